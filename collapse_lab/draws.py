@@ -29,8 +29,8 @@ def key(*numbers: int) -> int:
 def uniforms(seed: int, epoch: int, view: int, samples: Tensor, count: int) -> Tensor:
     """Independent numbers uniform in [0, 1), (N, count) float64: row n belongs to image ``samples[n]``.
 
-    ``samples``: (N,) int64, indices into the data set. Each number depends on (seed, epoch, view, sample, column) alone,
-    so neither the batch an image is in nor its place there matters, and a larger ``count`` keeps the first columns. The
+    ``samples``: (N,) int64, indices into the data set. Each number depends on (seed, epoch, view, sample, column)
+    alone, so neither the batch an image is in nor its place there matters, and a larger ``count`` keeps the first columns. The
     bits are the same on the CPU and the GPU: SplitMix64 (Steele, Lea and Flood, 2014) from a start that is itself mixed
     from the five, the upper 53 bits of each result over 2^53. Raises ``ValueError`` where ``samples`` is not int64.
     """
@@ -50,7 +50,7 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
 def _mix(bits: Tensor) -> Tensor:
     for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
         bits = (bits ^ _shift_right(bits, shift)) * _signed(multiplier)
-    return bits ^ _shift_right(bits, _SHIFTS[-1])
+    return bits.bitwise_xor(_shift_right(bits, _SHIFTS[-1]))
 
 
 def _mix_int(bits: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from collapse_lab.config import Overrides
+from collapse_lab.config import DataName, Overrides
 
-# The values of Chen and He (2021), section 3 for ImageNet and appendix D for CIFAR-10. Neither text has a probability of the
+# Values of Chen and He (2021), section 3 for ImageNet and appendix D for CIFAR-10. The text gives no probability of the
 # blur: 0.5 is that of their code. The crop scale on CIFAR-10 is not stated; that of ImageNet stands in for it.
 _COLOUR: Overrides = {
     "augment.jitter": 0.8,
@@ -34,3 +34,51 @@ AUGMENT: Mapping[str, Overrides] = {
         "augment.blur_sigma": (0.1, 2.0),
     },
 }
+
+_SMALL_PHOTOGRAPHS: Overrides = {
+    **AUGMENT["cifar"],
+    "network.width": 32,
+    "train.epochs": 12,
+    "monitor.every": 13,
+    "monitor.evaluate_every": 1,
+    "monitor.k": 200,
+}
+_SMALL_GREY: Overrides = {
+    **_SMALL_PHOTOGRAPHS,
+    "augment.saturation": 0.0,
+    "augment.hue": 0.0,
+    "augment.grayscale": 0.0,
+}
+
+# What each data set changes of the defaults, which are made for the digits: settings that show the effect on a CPU.
+DATA: Mapping[DataName, Overrides] = {
+    "digits": AUGMENT["digits"],
+    "cifar10": _SMALL_PHOTOGRAPHS,
+    "cifar100": _SMALL_PHOTOGRAPHS,
+    "stl10": _SMALL_PHOTOGRAPHS,
+    "mnist": {**_SMALL_GREY, "augment.flip": 0.0},
+    "fashion-mnist": _SMALL_GREY,
+    "imagefolder": _SMALL_PHOTOGRAPHS,
+    "npz": _SMALL_PHOTOGRAPHS,
+}
+
+_WIDE: Overrides = {
+    "network.projector_dim": 2048,
+    "network.projector_hidden": 2048,
+    "network.predictor_hidden": 512,
+}
+
+# Heads of Chen & He (2020): ImageNet section 3, CIFAR-10 appendix D, where the predictor's widths are not given. Their code
+# makes the hidden layers of the projector as wide as the backbone, and the BatchNorm on z without scale and shift.
+HEADS: Mapping[str, Overrides] = {
+    "imagenet-head": {**_WIDE, "network.projector_layers": 3, "network.projector_output_norm": "affine"},
+    "imagenet-head-code": {
+        **_WIDE,
+        "network.projector_layers": 3,
+        "network.projector_hidden": None,
+        "network.projector_output_norm": "non-affine",
+    },
+    "cifar-head": {**_WIDE, "network.projector_layers": 2, "network.projector_output_norm": "affine"},
+}
+
+PRESETS: Mapping[str, Overrides] = {**{f"{name}-views": row for name, row in AUGMENT.items()}, **HEADS}
