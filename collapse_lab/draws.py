@@ -30,9 +30,10 @@ def uniforms(seed: int, epoch: int, view: int, samples: Tensor, count: int) -> T
     """Independent numbers uniform in [0, 1), (N, count) float64: row n belongs to image ``samples[n]``.
 
     ``samples``: (N,) int64, indices into the data set. Each number depends on (seed, epoch, view, sample, column)
-    alone, so neither the batch an image is in nor its place there matters, and a larger ``count`` keeps the first columns. The
-    bits are the same on the CPU and the GPU: SplitMix64 (Steele, Lea and Flood, 2014) from a start that is itself mixed
-    from the five, the upper 53 bits of each result over 2^53. Raises ``ValueError`` where ``samples`` is not int64.
+    alone, so neither the batch an image is in nor its place there matters, and a larger ``count`` keeps the first
+    columns. The bits are the same on the CPU and the GPU: SplitMix64 (Steele, Lea and Flood, 2014) from a start that is
+    itself mixed from the five, the upper 53 bits of each result over 2^53. Raises ``ValueError`` where ``samples`` is
+    not int64.
     """
     if samples.dtype != torch.int64 or samples.ndim != 1:
         raise ValueError(f"samples: found {samples.dtype} of shape {tuple(samples.shape)}, must be int64 of shape (N,)")
