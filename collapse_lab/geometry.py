@@ -9,6 +9,7 @@ at all. ``rankme`` and ``spectrum`` see dimension: in how many directions they d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,7 @@ def std(m: Moments) -> float:
     """
     mean = m.total / m.count
     variance = m.second.diagonal() / m.count - mean**2
-    return variance.clamp(min=0).sqrt().mean().item()
+    return float(variance.clamp(min=0).sqrt().mean())
 
 
 def std_ratio(m: Moments) -> float:
@@ -67,7 +68,7 @@ def std_ratio(m: Moments) -> float:
     >>> round(std_ratio(moments(torch.eye(4))), 4)
     0.866
     """
-    return std(m) * m.dimension**0.5
+    return std(m) * math.sqrt(m.dimension)
 
 
 def mean_energy(m: Moments) -> float:
@@ -79,7 +80,7 @@ def mean_energy(m: Moments) -> float:
     >>> mean_energy(moments(torch.eye(4)))
     0.25
     """
-    return (m.total / m.count).square().sum().item()
+    return float((m.total / m.count).square().sum())
 
 
 def spectrum(m: Moments) -> Tensor:
@@ -93,7 +94,8 @@ def spectrum(m: Moments) -> Tensor:
     """
     if not m.second.isfinite().all():
         return torch.full_like(m.total, torch.nan)
-    return torch.linalg.eigvalsh(m.second / m.count).clamp(min=0).sqrt().flip(0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(m.second / m.count)
+    return eigenvalues.clamp(min=0).sqrt().flip(0)
 
 
 def rankme(m: Moments) -> float:
@@ -122,7 +124,7 @@ def effective_rank(singular_values: Tensor, epsilon: float = RANKME_EPSILON) -> 
     if total == 0:
         return 1.0
     p = singular_values / total + epsilon
-    return torch.special.entr(p).sum().exp().item()
+    return float(torch.special.entr(p).sum().exp())
 
 
 def power_law_rankme(dimension: int, alpha: float) -> float:

@@ -1,19 +1,12 @@
-"""A method is a row of parts: encoder, predictor, target, stop-gradient, loss.
-
-The named methods are sets of configuration overrides, one row each; nothing in the package asks for a method's name.
-"""
+"""The objective: encoder, predictor, target, stop-gradient and loss put together; every method is a choice of these parts."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from collapse_lab import networks
-from collapse_lab.config import Config, Overrides
-from collapse_lab.errors import InputError
+from collapse_lab.config import Config
 from collapse_lab.losses import LOSSES, Loss
 from collapse_lab.targets import OtherView
 
@@ -58,38 +51,3 @@ def build_objective(config: Config, mean: Tensor, std: Tensor, image_size: int) 
         config.objective.stop_gradient,
         LOSSES[config.objective.loss],
     )
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table of methods."""
-
-    overrides: Overrides
-    what: str
-    source: str
-
-
-METHODS: Mapping[str, Method] = {
-    "simsiam": Method({}, "stop-gradient on the target, MLP predictor", "Chen & He (2020), equation 4"),
-    "no-stop-gradient": Method(
-        {"objective.stop_gradient": "none"}, "the gradient flows through both branches", "Chen & He (2020), Figure 2"
-    ),
-    "no-predictor": Method(
-        {"network.predictor": "identity"}, "h is the identity", "Chen & He (2020), Table 1 (a)"
-    ),
-    "fixed-predictor": Method(
-        {"network.predictor_frozen": True}, "h stays as initialised", "Chen & He (2020), Table 1 (b)"
-    ),
-    "wrong-branch": Method(
-        {"objective.stop_gradient": "prediction"},
-        "stop-gradient on the prediction: the encoder learns through the target alone",
-        "Su (2020), second term of equation 3",
-    ),
-}
-
-
-def method(name: str) -> Method:
-    """The row of that name; raises ``InputError`` with the names there are."""
-    if name not in METHODS:
-        raise InputError(f"unknown method '{name}'; the methods are {', '.join(METHODS)}")
-    return METHODS[name]

@@ -35,7 +35,7 @@ class Row(NamedTuple):
     source: str
     layer: str
     metric: str
-    index: int
+    index: int  # type: ignore[assignment]
     value: float
 
 
@@ -219,7 +219,9 @@ def _commit() -> str | None:
     try:
         if subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True).returncode:
             return None
-        described = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()

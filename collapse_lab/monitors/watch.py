@@ -20,7 +20,7 @@ class Reading(NamedTuple):
     step: int
     layer: str
     metric: str
-    index: int
+    index: int  # type: ignore[assignment]
     value: float
 
 
