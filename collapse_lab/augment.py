@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,52 +51,55 @@ def apply(images: Tensor, drawn: Parameters, size: tuple[int, int]) -> Tensor:
 
 
 def _apply(images: Tensor, p: Parameters, out: Tensor) -> None:
-    resample.crop(images, p.box, p.flip, out)
+    made = resample.crop(images, p.box, p.flip, (out.shape[2], out.shape[3]))
     if p.angle is not None:
-        angle = p.angle if p.flip is None else torch.where(p.flip, -p.angle, p.angle)
-        out.copy_(resample.rotate(out, angle))
+        made = resample.rotate(made, p.angle if p.flip is None else torch.where(p.flip, -p.angle, p.angle))
     if p.order is not None:
-        _jitter(out, p, p.order)
+        made = _jitter(made, p, p.order)
     if p.grayscale is not None:
-        rows = resample.moved(p.grayscale.nonzero()[:, 0], out.device)
-        out.index_copy_(0, rows, luminance(out.index_select(0, rows)).expand(-1, 3, -1, -1))
+        _replace(made, p.grayscale, lambda chosen, _: luminance(chosen).expand_as(chosen))
     if p.sigma is not None:
-        blurred = p.sigma.nonzero()[:, 0]
-        rows = resample.moved(blurred, out.device)
-        out.index_copy_(0, rows, resample.blur(out.index_select(0, rows), p.sigma[blurred]))
-    out.clamp_(0, 1)
+        _replace(made, p.sigma, resample.blur)
+    torch.clamp(made, 0, 1, out=out)
 
 
-def _jitter(images: Tensor, p: Parameters, order: Tensor) -> None:
+def _jitter(images: Tensor, p: Parameters, order: Tensor) -> Tensor:
     """Blends in each image's order; between them, hue for the images whose turn it is."""
     factors = {BRIGHTNESS: p.brightness, CONTRAST: p.contrast, SATURATION: p.saturation}
     present = {operation: factor for operation, factor in factors.items() if factor is not None}
     place = order.argsort(1)
-    before_hue = (place[:, list(present)] < place[:, HUE:]).sum(1)
+    blends = place[:, list(present)]
+    before_hue = (blends < place[:, HUE:]).sum(1)
     for step in range(len(present) + 1):
         if p.hue is not None:
-            _hue_step(images, p.hue, (before_hue == step) & (p.hue != 0))
+            _replace(images, p.hue * (before_hue == step), _hue)
         if step < len(present):
-            _blend_step(images, present, place[:, list(present)].argsort(1)[:, step])
+            images = _blend(images, present, blends.argsort(1)[:, step])
+    return images
 
 
-def _hue_step(images: Tensor, hue: Tensor, chosen: Tensor) -> None:
-    index = chosen.nonzero()[:, 0]
-    rows = resample.moved(index, images.device)
-    turns = resample.moved(hue[index].float(), images.device)[:, None, None, None]
-    images.index_copy_(0, rows, rotate_hue(images.index_select(0, rows), turns))
-
-
-def _blend_step(images: Tensor, present: dict[int, Tensor], which: Tensor) -> None:
+def _blend(images: Tensor, present: dict[int, Tensor], which: Tensor) -> Tensor:
     """The blend that is each image's next: ``which`` (M,) counts through the operations present."""
     factor = torch.stack(list(present.values()), 1).gather(1, which[:, None])
     operation = torch.tensor(list(present))[which][:, None]
     weights = torch.cat([factor, (1 - factor) * (operation == SATURATION), (1 - factor) * (operation == CONTRAST)], 1)
-    own, gray, mean = resample.moved(weights.float(), images.device)[..., None, None, None].unbind(1)
-    if list(present) == [BRIGHTNESS]:
-        brighten(images, own)
-    else:
-        blend(images, own, gray, mean)
+    own, gray, mean = _amounts(weights, images.device).unbind(1)
+    return brighten(images, own) if list(present) == [BRIGHTNESS] else blend(images, own, gray, mean)
+
+
+def _hue(images: Tensor, turns: Tensor) -> Tensor:
+    return rotate_hue(images, _amounts(turns, images.device))
+
+
+def _amounts(values: Tensor, device: torch.device) -> Tensor:
+    return resample.moved(values.float(), device)[..., None, None, None]
+
+
+def _replace(images: Tensor, amount: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Put operation(images, amount) in the place of the images whose ``amount`` (M,), on the CPU, is not 0."""
+    chosen = amount.nonzero()[:, 0]
+    rows = resample.moved(chosen, images.device)
+    images.index_copy_(0, rows, operation(images.index_select(0, rows), amount[chosen]))
 
 
 def _check(images: Tensor, samples: Tensor, config: AugmentConfig) -> None:

@@ -13,8 +13,8 @@ from torch.nn.functional import grid_sample
 _RADIUS = 4
 
 
-def crop(images: Tensor, box: Tensor, flip: Tensor | None, out: Tensor) -> None:
-    """Write boxes of uint8 images, resized to ``out`` (N, C, h, w) float32 in [0, 1] and flipped where told.
+def crop(images: Tensor, box: Tensor, flip: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Boxes of uint8 images resized to ``size`` (height, width), flipped where told: (N, C, *size) float32 in [0, 1].
 
     ``box``: (N, 4) int64 on the CPU: top, left, height, width. Bilinear with antialias, as torchvision's
     ``resized_crop(antialias=True)``: the filter is a triangle of half-width max(1, box / output), cut off at the box's
@@ -22,9 +22,9 @@ def crop(images: Tensor, box: Tensor, flip: Tensor | None, out: Tensor) -> None:
     """
     top, left, height, width = moved(box.float(), images.device).unbind(1)
     mirrored = None if flip is None else moved(flip, images.device)
-    rows = resize_matrix(top, height, images.shape[2], out.shape[2]).div_(255)
-    columns = resize_matrix(left, width, images.shape[3], out.shape[3], mirrored)
-    _separable(images.float(), rows, columns, out)
+    rows = resize_matrix(top, height, images.shape[2], size[0]).div_(255)
+    columns = resize_matrix(left, width, images.shape[3], size[1], mirrored)
+    return _separable(images.float(), rows, columns)
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, made: int, mirrored: Tensor | None = None) -> Tensor:
@@ -40,8 +40,8 @@ def resize_matrix(start: Tensor, length: Tensor, size: int, made: int, mirrored:
     pixels = torch.arange(size, device=start.device) + 0.5
     distance = (pixels - centres[..., None]).abs_()
     weights = distance.div_(-scale.clamp(min=1)[:, None, None]).add_(1).clamp_(min=0)
-    inside = (pixels > start[:, None]) & (pixels < (start + length)[:, None])
-    weights.mul_(inside[:, None])
+    inside = (pixels - (start + length / 2)[:, None]).abs_() < length[:, None] / 2
+    weights.mul_(inside.float()[:, None])
     return weights.div_(weights.sum(2, keepdim=True))
 
 
@@ -51,10 +51,8 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     The kernel reaches 4 sigma, rounded up, on either side, at most the image's side less 1: the normalised kernel of
     torchvision's ``gaussian_blur`` with kernel size 2 ceil(4 sigma) + 1.
     """
-    made = torch.empty_like(images)
     spread = moved(sigma.float(), images.device)
-    _separable(images, blur_matrix(spread, images.shape[2]), blur_matrix(spread, images.shape[3]), made)
-    return made
+    return _separable(images, blur_matrix(spread, images.shape[2]), blur_matrix(spread, images.shape[3]))
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
@@ -89,8 +87,7 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _separable(images: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> None:
-    """out[n, c] = rows[n] images[n, c] columns[n]^T."""
-    across = torch.bmm(images.flatten(1, 2), columns.mT).view(*images.shape[:3], out.shape[3])
-    for channel in range(images.shape[1]):
-        torch.bmm(rows, across[:, channel], out=out[:, channel])
+def _separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows[n] images[n, c] columns[n]^T for every n and c."""
+    across = torch.bmm(images.flatten(1, 2), columns.mT).view(*images.shape[:3], columns.shape[1])
+    return rows[:, None] @ across
