@@ -95,7 +95,7 @@ def spectra(study: Path) -> Figure:
             axes.tick_params(labelbottom=True)
         what = "singular values of z/‖z‖ over √N, test images, eval mode"
         drawn.suptitle(f"{title(records)}\n{what}", fontsize=10)
-        note = f"{NOTE}\nMeans are geometric. Values below {SMALLEST:g}, which are rounding, are drawn there."
+        note = f"{NOTE}\nMeans are geometric. Values below 10⁻⁷, which are rounding, are drawn at 10⁻⁷."
         drawn.supxlabel(note, fontsize=8, color=GREY)
     return drawn
 
