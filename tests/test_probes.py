@@ -71,10 +71,26 @@ def test_faiss_and_torch_predict_the_same(features, k, temperature, monkeypatch)
     assert torch.equal(with_faiss, knn_predict(bank, labels, queries, k=k, temperature=temperature, classes=10))
 
 
-def test_searching_in_chunks_changes_nothing(without_faiss, monkeypatch):
+@pytest.mark.parametrize("spread", [1e-2, 1e-4])
+def test_faiss_and_torch_agree_on_nearly_collapsed_rows(spread, monkeypatch):
+    # Std ratio 0.007 and 7e-5: the float32 inner products of these rows agree to their last digits.
+    bank, labels, queries, answers = random_network()
+    point = gaussian(128, seed=6).double()
+    bank, queries = (point + spread * (part - bank.mean(0)) / bank.std() for part in (bank, queries))
+    with_faiss = knn_predict(bank, labels, queries, k=20, temperature=0.1, classes=10)
+    assert (with_faiss == answers).double().mean() > 0.9
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert torch.equal(with_faiss, knn_predict(bank, labels, queries, k=20, temperature=0.1, classes=10))
+
+
+@pytest.mark.parametrize("search", ["faiss", "torch"])
+def test_searching_in_chunks_changes_nothing(search, monkeypatch):
+    if search == "torch":
+        monkeypatch.setitem(sys.modules, "faiss", None)
     bank, labels, queries, _ = random_network()
     whole = knn_predict(bank, labels, queries, k=20, temperature=0.1, classes=10)
     monkeypatch.setattr("collapse_lab.monitors.probes.SIMILARITIES_AT_ONCE", 7 * len(bank))
+    monkeypatch.setattr("collapse_lab.monitors.probes.ROWS_AT_ONCE", 7)
     assert torch.equal(whole, knn_predict(bank, labels, queries, k=20, temperature=0.1, classes=10))
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
@@ -32,8 +34,8 @@ def knn_predict(
     [0, ``classes``). Returns int64 (N,) on the queries' device. Wu et al. (2018); k = 200 and T = 0.1 are common.
 
     The search is exact: faiss in float32 on the CPU, torch in float64 on a GPU or where faiss cannot be imported. Equal
-    scores go to the lowest class. Which of equally similar rows is the k-th neighbour is left open, so predictions can
-    differ between the two searches where similarities agree to about 1e-7: duplicates, or rows that collapsed that far.
+    scores go to the lowest class. Which of equally similar rows is the k-th neighbour is left open, so with duplicate
+    rows the two searches may differ; on untied data they agree, nearly collapsed rows included.
 
     Raises ``ValueError`` for k outside [1, M], T that is not positive, NaN or infinite features, labels out of range,
     and shapes, dtypes or devices that do not fit.
@@ -141,21 +143,29 @@ def _search_torch(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 def _search_faiss(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Euclidean search of unit rows from which the bank's mean is taken: s = 1 - |u - v|^2 / 2, whatever is subtracted.
+
+    Rounding is then relative to the spread of the rows. A float32 inner product of nearly parallel rows drowns in it.
+    """
     import faiss
 
-    index = faiss.IndexFlatIP(bank.shape[1])
+    parts = bank.split(ROWS_AT_ONCE)
+    centre = torch.stack([normalize(part.double(), dim=1).sum(0) for part in parts]).sum(0) / len(bank)
+
+    def centred(part: Tensor) -> NDArray[np.float32]:
+        return (normalize(part.double(), dim=1) - centre).float().numpy()
+
+    index = faiss.IndexFlatL2(bank.shape[1])
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
-        for part in bank.split(ROWS_AT_ONCE):
-            index.add(normalize(part.double(), dim=1).float().numpy())
-        found = [
-            index.search(normalize(part.double(), dim=1).float().numpy(), k) for part in queries.split(ROWS_AT_ONCE)
-        ]
+        for part in parts:
+            index.add(centred(part))
+        found = [index.search(centred(part), k) for part in queries.split(ROWS_AT_ONCE)]
     finally:
         faiss.omp_set_num_threads(threads)
-    similarity, rows = zip(*found, strict=True)
-    return torch.cat([torch.from_numpy(s) for s in similarity]).double(), torch.cat([torch.from_numpy(r) for r in rows])
+    squared, rows = (torch.cat([torch.from_numpy(array) for array in arrays]) for arrays in zip(*found, strict=True))
+    return 1 - squared.double() / 2, rows
 
 
 def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
