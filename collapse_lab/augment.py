@@ -19,8 +19,7 @@ from collapse_lab.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, 
 Operation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 # Elements of one piece of the batch: what stays in a core's cache, and what is a small part of a GPU's memory.
-_PIECE = {"cpu": 2**19}
-_PIECE_ELSEWHERE = 2**26
+_CPU_PIECE, _GPU_PIECE = 2**19, 2**26
 
 
 def views(
@@ -48,7 +47,8 @@ def apply(images: Tensor, drawn: Parameters, size: tuple[int, int]) -> Tensor:
     (The flip is made with the crop; it commutes with all but the rotation, whose angle is turned round for it.)
     """
     made = images.new_empty((len(images), images.shape[1], *size), dtype=torch.float32)
-    count = max(1, _PIECE.get(images.device.type, _PIECE_ELSEWHERE) // max(images[:1].numel(), made[:1].numel()))
+    piece_size = _CPU_PIECE if images.device.type == "cpu" else _GPU_PIECE
+    count = max(1, piece_size // max(images[:1].numel(), made[:1].numel()))
     steps = list(_steps(drawn, images.shape[1]))
     with torch.autocast(images.device.type, enabled=False):
         for start in range(0, len(images), count):
