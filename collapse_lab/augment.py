@@ -28,9 +28,10 @@ def views(
     """Random views of images, (V, N, C, S, S) float32 in [0, 1], S = ``config.size`` (none: the height and width found).
 
     ``images``: (N, C, H, W) uint8 on any device; ``samples``: (N,) int64, their indices in the data set; ``views``:
-    which views, by number. A view is a function of the image and of (seed, epoch, sample, number): ``parameters`` are
-    drawn, ``apply`` does what they say. Nothing waits for the device while ``samples`` is on the CPU. Raises
-    ``ValueError`` for images of another type, and for operations that their number of channels does not allow.
+    which views, by number. A view is a function of the image and of (seed, epoch, sample, number), whatever the batch,
+    but for the last bits, which matrix products may round in another way for a batch of another size. Nothing waits for
+    the device while ``samples`` is on the CPU. Raises ``ValueError`` for images of another type, and for operations
+    that their number of channels does not allow.
     """
     _check(images, samples, config)
     height, width = images.shape[2:]

@@ -1,7 +1,7 @@
 """Colour operations on a batch of images, each image with its own amount.
 
-Images are (N, C, H, W) float32 in [0, 1]. On small images the passes over memory are the cost, and
-comparisons cost ten times what sums do: hence one matrix for three operations, and a hue without a case distinction.
+Images are (N, C, H, W) float32 in [0, 1]. The passes over memory are the cost, and on a CPU
+comparisons cost several times what sums do: hence one matrix for three operations, and a hue without cases.
 """
 
 from __future__ import annotations
