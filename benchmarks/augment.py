@@ -119,7 +119,7 @@ def contenders(config: AugmentConfig) -> tuple[dict[str, Contender], list[str]]:
 
 
 def measure(runs: dict[str, Contender], images: Tensor, rounds: int) -> dict[str, dict[str, float]]:
-    """Views per second of each contender: mean, standard deviation and number of rounds, after one that is not counted."""
+    """Views per second of each contender: mean, standard deviation, number of rounds, after one that is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():

@@ -25,7 +25,7 @@ _CPU_PIECE, _GPU_PIECE = 2**19, 2**26
 def views(
     images: Tensor, samples: Tensor, config: AugmentConfig, *, seed: int, epoch: int, views: Sequence[int]
 ) -> Tensor:
-    """Random views of images, (V, N, C, S, S) float32 in [0, 1], S = ``config.size`` (none: the height and width found).
+    """Random views of images, (V, N, C, S, S) float32 in [0, 1], S = ``config.size`` (none: that of the images).
 
     ``images``: (N, C, H, W) uint8 on any device; ``samples``: (N,) int64, their indices in the data set; ``views``:
     which views, by number. A view is a function of the image and of (seed, epoch, sample, number), whatever the batch,

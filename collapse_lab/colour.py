@@ -43,8 +43,8 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Images of 3 channels, the hue of HSV moved on by ``turns`` (N,) of the full circle; value and chroma stay.
 
     With low and high the extreme channels and chroma = high - low, the hue in [-3, 3] is, from red, a distance
-    (high - 2 low + G + B - R) / chroma towards the greater of G and B. In [0, 6) it gives back each channel as low + chroma
-    times |hue - 3| - 1, 2 - |hue - 2| and 2 - |hue - 4|, each held in [0, 1].
+    (high - 2 low + G + B - R) / chroma towards the greater of G and B. In [0, 6) it gives back each channel as
+    low + chroma times |hue - 3| - 1, 2 - |hue - 2| and 2 - |hue - 4|, each held in [0, 1].
     """
     red, green, blue = images.unbind(1)
     low = torch.minimum(red, green).minimum(blue)

@@ -1,4 +1,4 @@
-"""Views: the pixels torchvision makes from the same parameters, the parameters torchvision would draw, one draw per image."""
+"""Views: torchvision's pixels from the same parameters, torchvision's distributions, one draw per image."""
 
 from __future__ import annotations
 
