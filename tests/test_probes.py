@@ -164,6 +164,21 @@ def test_the_bank_finds_itself():
     assert knn_accuracy(bank, labels, bank, labels, k=1, temperature=0.1, classes=10) == 1.0
 
 
+@pytest.mark.parametrize("search", ["faiss", "torch"])
+def test_zero_rows_have_cosine_zero(search, monkeypatch):
+    if search == "torch":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    side = 0.99**0.5
+    bank, labels = torch.tensor([[0.0, 0.0], [0.1, side], [-0.1, side]]), torch.tensor([2, 0, 1])
+    query = torch.tensor([[1.0, 0.0]])
+    assert knn_predict(bank[[0, 2]], labels[[0, 2]], query, k=1, temperature=0.1, classes=3).item() == 2
+    assert knn_predict(bank[[0, 1]], labels[[0, 1]], query, k=1, temperature=0.1, classes=3).item() == 0
+    # exp(0.1 / T) + exp(-0.1 / T) > 2 exp(0) at any T: class 0 has the outer two, class 2 the dead row twice.
+    assert (
+        knn_predict(bank[[0, 0, 1, 2]], torch.tensor([2, 2, 0, 0]), query, k=4, temperature=0.1, classes=3).item() == 0
+    )
+
+
 def test_equal_scores_go_to_the_lowest_class(without_faiss):
     bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     query = torch.tensor([[1.0, 1.0]])

@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 import warnings
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, pad
 
 SIMILARITIES_AT_ONCE = 2**25
 ROWS_AT_ONCE = 2**14
@@ -136,9 +134,9 @@ def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _search_torch(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Float64, because TF32 and autocast may be on around us and neither touches float64."""
-    columns = normalize(bank.double(), dim=1).T
+    columns = _unit(bank).T
     parts = queries.split(max(1, SIMILARITIES_AT_ONCE // len(bank)))
-    found = [(normalize(part.double(), dim=1) @ columns).topk(k, dim=1) for part in parts]
+    found = [(_unit(part) @ columns).topk(k, dim=1) for part in parts]
     return torch.cat([best.values.cpu() for best in found]), torch.cat([best.indices.cpu() for best in found])
 
 
@@ -146,26 +144,28 @@ def _search_faiss(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor
     """Euclidean search of unit rows from which the bank's mean is taken: s = 1 - |u - v|^2 / 2, whatever is subtracted.
 
     Rounding is then relative to the spread of the rows. A float32 inner product of nearly parallel rows drowns in it.
+    One more channel, 1 for zero rows of the bank, puts them at |u - v|^2 = 2, so at cosine 0.
     """
     import faiss
 
-    parts = bank.split(ROWS_AT_ONCE)
-    centre = torch.stack([normalize(part.double(), dim=1).sum(0) for part in parts]).sum(0) / len(bank)
-
-    def centred(part: Tensor) -> NDArray[np.float32]:
-        return (normalize(part.double(), dim=1) - centre).float().numpy()
-
-    index = faiss.IndexFlatL2(bank.shape[1])
+    centre = torch.stack([_unit(part).sum(0) for part in bank.split(ROWS_AT_ONCE)]).sum(0) / len(bank)
+    index = faiss.IndexFlatL2(bank.shape[1] + 1)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
-        for part in parts:
-            index.add(centred(part))
-        found = [index.search(centred(part), k) for part in queries.split(ROWS_AT_ONCE)]
+        for unit in map(_unit, bank.split(ROWS_AT_ONCE)):
+            zero = unit.norm(dim=1, keepdim=True) < 0.5
+            index.add(torch.cat([unit - centre, zero], 1).float().numpy())
+        rows = (pad(_unit(part) - centre, (0, 1)).float().numpy() for part in queries.split(ROWS_AT_ONCE))
+        found = [index.search(part, k) for part in rows]
     finally:
         faiss.omp_set_num_threads(threads)
-    squared, rows = (torch.cat([torch.from_numpy(array) for array in arrays]) for arrays in zip(*found, strict=True))
-    return 1 - squared.double() / 2, rows
+    squared, nearest = (torch.cat([torch.from_numpy(array) for array in pair]) for pair in zip(*found, strict=True))
+    return 1 - squared.double() / 2, nearest
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return normalize(rows.double(), dim=1)
 
 
 def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
