@@ -12,6 +12,7 @@ from torch import Tensor
 from collapse_lab import resample
 from collapse_lab.colour import blend, blend_matrices, luminance, rotate_hue
 from collapse_lab.config import AugmentConfig
+from collapse_lab.errors import InputError
 from collapse_lab.resample import moved
 from collapse_lab.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, parameters
 
@@ -114,12 +115,16 @@ def _check(images: Tensor, samples: Tensor, config: AugmentConfig) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(samples):
         found = f"{images.dtype} of shape {tuple(images.shape)} with {len(samples)} samples"
         raise ValueError(f"images: found {found}, must be uint8 of shape (N, C, H, W) with N samples")
-    channels = images.shape[1]
+    require_channels(config, images.shape[1])
+
+
+def require_channels(config: AugmentConfig, channels: int) -> None:
+    """Raise ``InputError`` where a colour operation is asked for that images of so many channels do not allow."""
     allowed = {"contrast": (1, 3), "saturation": (3,), "hue": (3,), "grayscale": (3,)}
     for name, counts in allowed.items():
         amount = getattr(config, name)
         if amount and (config.jitter or name == "grayscale") and channels not in counts:
             need = " or ".join(map(str, counts))
-            raise ValueError(
+            raise InputError(
                 f"augment.{name}: found {amount} on images of {channels} channels, needs {need}; set it to 0"
             )

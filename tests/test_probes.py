@@ -314,6 +314,16 @@ def test_a_probe_that_did_not_converge_says_so():
         linear_accuracy(*random_network(), iterations=3)
 
 
+def test_the_penalty_is_chosen_so_that_nearly_collinear_features_are_read():
+    train, labels, test, answers = digit_pixels()
+    generator = torch.Generator().manual_seed(0)
+    common = [10 * torch.randn(len(rows), 1, generator=generator) for rows in (train, test)]
+    collinear = (train + common[0], labels, test + common[1], answers)
+    chosen = linear_accuracy(*collinear)
+    assert chosen == linear_accuracy(*collinear, penalty=1e-3)
+    assert chosen > linear_accuracy(*collinear, penalty=1e-1) + 0.05
+
+
 @pytest.mark.parametrize("penalty", [1e-6, 1e-4, 1.0])
 def test_the_default_iterations_converge(penalty):
     with warnings.catch_warnings():

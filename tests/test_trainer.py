@@ -158,9 +158,9 @@ def test_a_directory_in_use_is_refused(tmp_path):
 
 def test_batch_and_k_must_fit_the_data(digits):
     with pytest.raises(InputError, match="train.batch: found 321, the training images are only 320"):
-        trainer.steps_per_epoch(short(train__batch=321), digits)
+        trainer.check(short(train__batch=321), digits)
     with pytest.raises(InputError, match="monitor.k: found 400, the bank has only 320"):
-        trainer.steps_per_epoch(short(monitor__k=400), digits)
+        trainer.check(short(monitor__k=400), digits)
 
 
 def test_a_gpu_that_is_not_there_is_refused():
