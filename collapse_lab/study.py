@@ -13,10 +13,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing import resource_tracker
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ from collapse_lab.runs import (
 )
 from collapse_lab.trainer import Progress, check, pick_device, threads, train
 
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
 
 
@@ -108,7 +110,8 @@ def run_study(
     }
     summary = summarise(study, protocol)
     for error in errors:
-        raise error
+        if error is not None:
+            raise error
     return summary
 
 
@@ -134,26 +137,30 @@ def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Imag
             )
 
 
-def _train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: Listener) -> list[BaseException]:
+def _train_all(
+    study: Path, runs: Mapping[str, Config], overwrite: bool, listen: Listener
+) -> list[BaseException | None]:
     """Train the runs in processes of their own; the errors of those that were stopped by one."""
     first = next(iter(runs.values()))
     workers = max(1, _cores() // first.train.threads) if pick_device(first.train).type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
+    with _interrupts_noted() as interrupted, ExitStack() as stack:
         with _signals_held():
-            manager = stack.enter_context(context.Manager())
+            manager = SyncManager(ctx=context)
+            manager.start(_end_with_the_parent, (os.getpid(),))
+            stack.callback(manager.shutdown)
             pool = stack.enter_context(
                 ProcessPoolExecutor(min(workers, len(runs)), context, _end_with_the_parent, (os.getpid(),))
             )
             news, stop = manager.Queue(), manager.Event()
             futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
-        try:
-            _listen(futures, news, listen)
-        except KeyboardInterrupt:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-        return [error for error in (future.exception() for future in futures) if error is not None]
+        while not all(future.done() for future in futures):
+            _pass_on(news, listen)
+            if interrupted():
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+        _pass_on(news, listen)
+        return [future.exception() for future in futures if not future.cancelled()]
 
 
 def _pixels(study: Path, images: Images, shared: Config) -> dict[str, float | None]:
@@ -223,15 +230,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _listen(futures: Sequence[Future[None]], news: Any, listen: Listener) -> None:
-    while True:
-        finished = all(future.done() for future in futures)
-        try:
-            while True:
-                listen(news.get(timeout=0.1))
-        except queue.Empty:
-            if finished:
-                return
+def _pass_on(news: Any, listen: Listener) -> None:
+    try:
+        while True:
+            listen(news.get(timeout=0.1))
+    except queue.Empty:
+        return
 
 
 def run_one(
@@ -274,11 +278,28 @@ def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any
 
 
 @contextmanager
+def _interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM, for the main thread to ask after, and raise ``KeyboardInterrupt`` at the end.
+
+    An interrupt in the middle of a call to the manager would leave its answer for the next call to find.
+    """
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in SIGNALS}
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def _signals_held() -> Iterator[None]:
     """Hold back SIGINT and SIGTERM; processes started meanwhile never get them, so that only the parent decides."""
     # Started by itself, the tracker would let the signals through again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -286,7 +307,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _end_with_the_parent(parent: int) -> None:
-    """Let this worker die with the process that started it, as a run can that is resumed from its checkpoint."""
+    """Let this process die with the one that started it; a run survives that, as it is resumed from its checkpoint."""
 
     def watch() -> None:
         while os.getppid() == parent:
