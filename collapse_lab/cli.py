@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError
+from collapse_lab.flags import configuration_flags, configured
+
+# What a command needs is imported when it runs: help, tables and figures come without torch.
+
+ANSWER = click.option("--json", "as_json", is_flag=True, help="one JSON document on standard output")
+OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", help="where runs are kept [runs]")
+NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -16,11 +27,99 @@ def commands() -> None:
     """Tells whether a self-supervised run is collapsing, how, where and why."""
 
 
+@commands.command()
+@click.argument("methods", nargs=-1, metavar="[METHOD]...")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="how many, counted from --train.seed [3]")
+@OUT
+@NAME
+@OVERWRITE
+@ANSWER
+@configuration_flags
+def compare(
+    methods: tuple[str, ...], seeds: int, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any
+) -> None:
+    """Train each METHOD over seeds; write runs, summary and figures; print the table with verdicts.
+
+    Without METHOD: simsiam and no-stop-gradient. Finished runs are kept, unfinished ones resumed.
+    """
+    configs = configured(methods or ("simsiam", "no-stop-gradient"), values)
+    from collapse_lab import plots, study, tables
+    from collapse_lab.display import Display
+
+    directory = out / (name or study.study_name(configs[0]))
+    first = configs[0].train.seed
+    runs = study.arms(configs, range(first, first + seeds))
+    with Display(len(runs)) as display:
+        summary = study.run_study(directory, runs, overwrite=overwrite, listen=display.show)
+    drawn = plots.draw(directory, directory)
+    _answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
+    click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
+
+
+@commands.command()
+@click.argument("method")
+@OUT
+@NAME
+@OVERWRITE
+@ANSWER
+@configuration_flags
+def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
+    (config,) = configured((method,), values)
+    from collapse_lab import runs, study
+    from collapse_lab.display import Display
+
+    ((path, config),) = study.arms([config], [config.train.seed]).items()
+    directory = out / (name or study.study_name(config)) / path
+    with Display(1) as display:
+        state = study.run_one(config, directory, overwrite=overwrite, listen=display.show)
+    answer = {"run": str(directory), **state, "values": runs.final_values(directory)}
+    cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
+    _answer(answer, [cells | {key: f"{value:.4f}" for key, value in runs.final_values(directory).items()}], as_json)
+
+
+@commands.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="where the figures go [RUNS]")
+def figure(runs: Path, out: Path | None) -> None:
+    """Redraw the figures of the study in the directory RUNS from its records."""
+    from collapse_lab import plots
+
+    for path in plots.draw(runs, out or runs):
+        click.echo(path)
+
+
+@commands.command()
+@ANSWER
+def methods(as_json: bool) -> None:
+    """Print the methods: what they are, the settings that make them, their source."""
+    from collapse_lab import tables
+
+    _answer({"methods": tables.method_cells()}, tables.method_cells(), as_json)
+
+
+def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: str = "") -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+        return
+    from rich.console import Console
+
+    from collapse_lab.tables import terminal
+
+    console = Console()
+    # A pipe has no width of its own; a table cut to 80 columns would lose its numbers.
+    console = console if console.is_terminal else Console(width=160)
+    console.print(terminal(cells))
+    if caption:
+        console.print(caption, highlight=False)
+
+
 def main() -> None:
     """Run the command line; exit code 2 and one line on standard error for input that cannot be used."""
     try:
         sys.exit(commands.main(standalone_mode=False))
     except click.Abort:
+        click.echo("collapse-lab: interrupted; the same command goes on from here", err=True)
         sys.exit(130)
     except (click.ClickException, InputError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)

@@ -1,0 +1,58 @@
+"""What long work looks like on standard error: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from collapse_lab.study import News
+
+
+class Display:
+    """Shows the news of a study's runs; on a terminal a bar a run with rate, loss, std ratio and time left."""
+
+    def __init__(self, runs: int) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<26}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._left = runs
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, news: News) -> None:
+        """Take in one piece of news."""
+        if news.progress is not None:
+            p = news.progress
+            values = f"{p.images_per_second:6.0f} img/s  loss {p.loss:7.4f}  std ratio {p.std_ratio:5.3f}"
+            self._bars.update(self._tasks[news.run], completed=p.step, total=p.steps, values=values)
+        elif news.state == "started":
+            self._started[news.run] = time.monotonic()
+            self._tasks[news.run] = self._bars.add_task(news.run, total=None, values="")
+        else:
+            self._finish(news)
+
+    def _finish(self, news: News) -> None:
+        self._left -= 1
+        seconds = f" in {time.monotonic() - self._started[news.run]:.0f} s" if news.run in self._started else ""
+        if news.run in self._tasks:
+            self._bars.remove_task(self._tasks[news.run])
+        self._console.print(f"{news.run}: {news.state}{seconds}, {self._left} to go", highlight=False)

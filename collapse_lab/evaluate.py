@@ -1,0 +1,107 @@
+"""What the features of an encoder are worth: kNN and linear probe on clean images, in eval mode, nothing dropped."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from collapse_lab.config import MonitorConfig
+from collapse_lab.data import Images
+from collapse_lab.geometry import moments
+from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
+from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, read
+from collapse_lab.objective import Objective
+
+BATCH = 512
+
+
+class Value(NamedTuple):
+    """One evaluated number: ``source`` is eval for statistics of eval-mode outputs, probe for accuracies."""
+
+    source: str
+    layer: str
+    metric: str
+    index: int  # type: ignore[assignment]
+    value: float
+
+
+def evaluate(objective: Objective, images: Images, protocol: MonitorConfig, *, linear: bool) -> list[Value]:
+    """Statistics of the test images' outputs, kNN of backbone and projector, and on request the backbone's linear probe.
+
+    The bank is every labelled training image, the queries are every test image, without augmentation. Accuracies are
+    fractions. BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first.
+    """
+    bank, labels = outputs(objective, images.train[images.labelled]), images.train_labels[images.labelled]
+    queries, answers = outputs(objective, images.test), images.test_labels
+    values = [
+        Value("eval", layer, *reading)
+        for layer, features in queries.items()
+        for reading in read(moments(features), (*STANDARD, SPECTRUM))
+    ]
+    for layer in ("backbone", "projector"):
+        accuracy = knn_accuracy(
+            bank[layer],
+            labels,
+            queries[layer],
+            answers,
+            k=protocol.k,
+            temperature=protocol.temperature,
+            classes=len(images.classes),
+        )
+        values.append(Value("probe", layer, "knn", 0, accuracy))
+    if linear:
+        accuracy = linear_accuracy(bank["backbone"], labels, queries["backbone"], answers)
+        values.append(Value("probe", "backbone", "linear", 0, accuracy))
+    return values
+
+
+def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float]:
+    """kNN and linear accuracy of raw pixels in [0, 1]: what the data set gives away without any network."""
+    bank, labels = images.train[images.labelled].flatten(1).float() / 255, images.train_labels[images.labelled]
+    queries = images.test.flatten(1).float() / 255
+    knn = knn_accuracy(
+        bank,
+        labels,
+        queries,
+        images.test_labels,
+        k=protocol.k,
+        temperature=protocol.temperature,
+        classes=len(images.classes),
+    )
+    return {"knn": knn, "linear": linear_accuracy(bank, labels, queries, images.test_labels)}
+
+
+@torch.no_grad()
+def outputs(objective: Objective, images: Tensor) -> dict[str, Tensor]:
+    """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32."""
+    was_training = objective.training
+    objective.eval()
+    chunks: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
+    for chunk in images.split(BATCH):
+        features = objective.encoder.backbone(chunk.float() / 255)
+        z = objective.encoder.projector(features)
+        for layer, output in zip(chunks, (features, z, objective.predictor(z)), strict=True):
+            chunks[layer].append(output.float())
+    objective.train(was_training)
+    return {layer: torch.cat(parts) for layer, parts in chunks.items()}
+
+
+@torch.no_grad()
+def calibrated(objective: Objective, images: Tensor) -> Objective:
+    """A copy whose BatchNorm statistics are the averages over all of the uint8 images (N, C, H, W), which are not trained on.
+
+    A network fresh from its initialisation has running mean 0 and variance 1, which make its eval-mode output look
+    collapsed; its features are to be judged with the statistics of the data.
+    """
+    copied = copy.deepcopy(objective).train()
+    for module in copied.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None
+    for chunk in images.split(BATCH):
+        if len(chunk) > 1:
+            copied.predictor(copied.encoder(chunk.float() / 255))
+    return copied

@@ -1,0 +1,85 @@
+"""Every field of the configuration as a command-line flag, and the configuration that flags, file and presets make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from collapse_lab.config import Config, Leaf, Overrides, build, leaves, read_toml
+from collapse_lab.errors import InputError
+from collapse_lab.methods import method
+from collapse_lab.presets import DATA, PRESETS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def configuration_flags(command: Function) -> Function:
+    """Add ``--config``, ``--preset`` and a flag for every field of the configuration to a click command."""
+    for leaf in reversed(list(leaves())):
+        command = _flag(leaf)(command)
+    command = click.option(
+        "--preset", multiple=True, metavar="NAME", help=f"a named group of settings: {', '.join(PRESETS)}"
+    )(command)
+    return click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="a TOML file of settings")(
+        command
+    )
+
+
+def configured(methods: tuple[str, ...], values: dict[str, Any]) -> list[Config]:
+    """The configuration of each method; later layers win: data preset, ``--preset``, method, TOML file, flags.
+
+    ``values`` are the flags as click gives them. Raises ``InputError`` for anything unknown or impossible.
+    """
+    known = {_parameter(leaf): leaf for leaf in leaves()}
+    flags = {
+        known[name].name: _parse(known[name], value)
+        for name, value in values.items()
+        if name in known and value is not None and value != ()
+    }
+    file = read_toml(values["config"]) if values["config"] else {}
+    name = flags.get("data.name", file.get("data.name", "digits"))
+    layers = [DATA.get(name, {}), *map(_preset, values["preset"])]
+    return [build(row, *layers, method(row).overrides, file, flags) for row in methods]
+
+
+def _preset(name: str) -> Overrides:
+    if name not in PRESETS:
+        raise InputError(f"unknown preset '{name}'; the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _flag(leaf: Leaf) -> Callable[[Function], Function]:
+    if leaf.annotation is bool:
+        return click.option(
+            f"--{leaf.name}/--no-{leaf.name}",
+            _parameter(leaf),
+            default=None,
+            help=_help(leaf, str(leaf.default).lower()),
+        )
+    pair = get_origin(leaf.annotation) is tuple
+    shown = " ".join(f"{value:g}" for value in leaf.default) if pair else str(leaf.default).lower()
+    return click.option(
+        f"--{leaf.name}",
+        _parameter(leaf),
+        nargs=2 if pair else 1,
+        metavar="LOW HIGH" if pair else "VALUE",
+        help=_help(leaf, shown),
+    )
+
+
+def _help(leaf: Leaf, default: str) -> str:
+    literal = get_origin(leaf.annotation) is Literal
+    choices = f": {', '.join(get_args(leaf.annotation))}" if literal else ""
+    return f"{leaf.description}{choices} [{default}]"
+
+
+def _parameter(leaf: Leaf) -> str:
+    return leaf.name.replace(".", "__")
+
+
+def _parse(leaf: Leaf, value: Any) -> Any:
+    return None if value == "none" and NoneType in get_args(leaf.annotation) else value

@@ -1,0 +1,7 @@
+"""Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
+
+from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Statistic
+from collapse_lab.monitors.verdict import Verdict, Vote, judge
+from collapse_lab.monitors.watch import Reading, Watch
+
+__all__ = ["SPECTRUM", "STANDARD", "Reading", "Statistic", "Verdict", "Vote", "Watch", "judge"]

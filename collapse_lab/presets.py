@@ -1,0 +1,84 @@
+"""Named groups of configuration overrides, keys dotted as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from collapse_lab.config import DataName, Overrides
+
+# Values of Chen and He (2021), section 3 for ImageNet and appendix D for CIFAR-10. The text gives no probability of the
+# blur: 0.5 is that of their code. The crop scale on CIFAR-10 is not stated; that of ImageNet stands in for it.
+_COLOUR: Overrides = {
+    "augment.jitter": 0.8,
+    "augment.brightness": 0.4,
+    "augment.contrast": 0.4,
+    "augment.saturation": 0.4,
+    "augment.hue": 0.1,
+    "augment.grayscale": 0.2,
+}
+
+AUGMENT: Mapping[str, Overrides] = {
+    "digits": {
+        "augment.crop_scale": (0.3, 1.0),
+        "augment.rotation": 10.0,
+        "augment.jitter": 1.0,
+        "augment.brightness": 0.2,
+    },
+    "cifar": {"augment.crop_scale": (0.2, 1.0), "augment.flip": 0.5, **_COLOUR},
+    "imagenet": {
+        "augment.size": 224,
+        "augment.crop_scale": (0.2, 1.0),
+        "augment.flip": 0.5,
+        **_COLOUR,
+        "augment.blur": 0.5,
+        "augment.blur_sigma": (0.1, 2.0),
+    },
+}
+
+_SMALL_PHOTOGRAPHS: Overrides = {
+    **AUGMENT["cifar"],
+    "network.width": 32,
+    "train.epochs": 12,
+    "monitor.every": 13,
+    "monitor.evaluate_every": 1,
+    "monitor.k": 200,
+}
+_SMALL_GREY: Overrides = {
+    **_SMALL_PHOTOGRAPHS,
+    "augment.saturation": 0.0,
+    "augment.hue": 0.0,
+    "augment.grayscale": 0.0,
+}
+
+# What each data set changes of the defaults, which are made for the digits: settings that show the effect on a CPU.
+DATA: Mapping[DataName, Overrides] = {
+    "digits": AUGMENT["digits"],
+    "cifar10": _SMALL_PHOTOGRAPHS,
+    "cifar100": _SMALL_PHOTOGRAPHS,
+    "stl10": _SMALL_PHOTOGRAPHS,
+    "mnist": {**_SMALL_GREY, "augment.flip": 0.0},
+    "fashion-mnist": _SMALL_GREY,
+    "imagefolder": _SMALL_PHOTOGRAPHS,
+    "npz": _SMALL_PHOTOGRAPHS,
+}
+
+_WIDE: Overrides = {
+    "network.projector_dim": 2048,
+    "network.projector_hidden": 2048,
+    "network.predictor_hidden": 512,
+}
+
+# Heads of Chen & He (2020): ImageNet section 3, CIFAR-10 appendix D, where the predictor's widths are not given. Their code
+# makes the hidden layers of the projector as wide as the backbone, and the BatchNorm on z without scale and shift.
+HEADS: Mapping[str, Overrides] = {
+    "imagenet-head": {**_WIDE, "network.projector_layers": 3, "network.projector_output_norm": "affine"},
+    "imagenet-head-code": {
+        **_WIDE,
+        "network.projector_layers": 3,
+        "network.projector_hidden": None,
+        "network.projector_output_norm": "non-affine",
+    },
+    "cifar-head": {**_WIDE, "network.projector_layers": 2, "network.projector_output_norm": "affine"},
+}
+
+PRESETS: Mapping[str, Overrides] = {**{f"{name}-views": row for name, row in AUGMENT.items()}, **HEADS}

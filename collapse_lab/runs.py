@@ -1,0 +1,227 @@
+"""A run is a directory: configuration, environment, one tidy table, a checkpoint, a status. Nothing else remembers it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from collapse_lab import config as configuration
+from collapse_lab.config import Config
+from collapse_lab.errors import InputError
+
+FILES = ("config.json", "environment.json", "metrics.csv", "timing.csv", "checkpoint.pt", "status.json")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "faiss-cpu", "scikit-learn")
+
+
+class Row(NamedTuple):
+    """One line of ``metrics.csv``; ``source`` is train, eval or probe, ``layer`` is empty for the loss."""
+
+    step: int
+    epoch: int
+    source: str
+    layer: str
+    metric: str
+    index: int  # type: ignore[assignment]
+    value: float
+
+
+class Run:
+    """The directory of one run, owned by this process while the context is open.
+
+    Opening refuses, with ``InputError``: a directory that cannot be written, one in use by another process, one made with
+    another configuration (naming the fields). ``overwrite`` empties it of a run's files first.
+    """
+
+    def __init__(self, directory: Path, config: Config, *, overwrite: bool = False) -> None:
+        self.directory = directory
+        self._lock = FileLock(directory / "lock", timeout=0)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(f"run directory '{directory}' is in use by another process") from None
+        except OSError as error:
+            raise InputError(f"output directory '{directory}' cannot be written: {error.strerror}") from None
+        try:
+            self._prepare(config, overwrite)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _prepare(self, config: Config, overwrite: bool) -> None:
+        if overwrite:
+            for name in FILES:
+                (self.directory / name).unlink(missing_ok=True)
+        made_with = self.directory / "config.json"
+        if made_with.exists():
+            differing = configuration.differences(configuration.from_json(made_with.read_text()), config)
+            if differing:
+                raise InputError(
+                    f"run directory '{self.directory}' was made with another configuration "
+                    f"({'; '.join(differing[:3])}); choose another --name or pass --overwrite"
+                )
+        else:
+            self._write("config.json", configuration.to_json(config))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Add lines to ``metrics.csv``; values keep nine significant digits."""
+        self._append("metrics.csv", Row._fields, ((*row[:-1], f"{row.value:.9g}") for row in rows))
+
+    def append_timing(self, epoch: int, seconds: float, images_per_second: float) -> None:
+        """Add a line to ``timing.csv``, which holds all that differs between two equal runs."""
+        line = (epoch, f"{seconds:.4f}", f"{images_per_second:.1f}")
+        self._append("timing.csv", ("epoch", "seconds", "images_per_second"), [line])
+
+    def _append(self, name: str, header: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> None:
+        path = self.directory / name
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(header)
+            writer.writerows(lines)
+
+    def drop_rows_after(self, step: int) -> None:
+        """Remove what was recorded past a step, so that a resumed run writes it once."""
+        path = self.directory / "metrics.csv"
+        if path.exists():
+            header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A line cut short by a crash has fewer fields.
+            whole = [line for line in lines if line.endswith("\n") and line.count(",") == len(Row._fields) - 1]
+            self._write("metrics.csv", header + "".join(x for x in whole if int(x.split(",", 1)[0]) <= step))
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint, whole or not at all."""
+        partial = self.directory / "checkpoint.pt.partial"
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.directory / "checkpoint.pt")
+
+    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """The checkpoint, None where there is none yet; only tensors and plain values are unpickled."""
+        path = self.directory / "checkpoint.pt"
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+
+    def write_environment(self, device: torch.device) -> None:
+        """Record versions, device, threads, commit and command."""
+        record = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
+        self._write("environment.json", json.dumps(record, indent=2) + "\n")
+
+    def write_status(self, state: str, step: int, verdict: str | None = None, error: str | None = None) -> None:
+        """Replace the status; ``state`` is running, done, failed or interrupted."""
+        record = {"state": state, "step": step, "verdict": verdict, "error": error}
+        self._write("status.json", json.dumps(record, indent=2) + "\n")
+
+    def status(self) -> dict[str, Any]:
+        """The status as last written; state ``new`` before that."""
+        return read_status(self.directory)
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.directory / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.directory / name)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """The status of a run directory; state ``new`` where there is none."""
+    path = directory / "status.json"
+    if not path.exists():
+        return {"state": "new", "step": 0, "verdict": None, "error": None}
+    status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return status
+
+
+def final_values(directory: Path) -> dict[str, float]:
+    """What a summary says of one run, by name; a value that was not recorded is left out.
+
+    ``loss``, ``std_ratio``, ``mean_energy`` and ``rankme`` are means over the train-mode readings of the last epoch, the
+    last three at the projector; ``knn`` and ``linear`` are of backbone features at the end, ``..._start`` at the start.
+    """
+    table = pd.read_csv(directory / "metrics.csv", keep_default_na=False, na_values=["nan"])
+    train = table[(table["source"] == "train") & (table["epoch"] == table["epoch"].max())]
+    values = {"loss": train[train["metric"] == "loss"]["value"].mean()}
+    projector = train[train["layer"] == "projector"]
+    for metric in ("std_ratio", "mean_energy", "rankme"):
+        values[metric] = projector[projector["metric"] == metric]["value"].mean()
+    probes = table[(table["source"] == "probe") & (table["layer"] == "backbone")]
+    for metric in ("knn", "linear"):
+        curve = probes[probes["metric"] == metric].set_index("step")["value"]
+        if len(curve):
+            values |= {metric: curve[curve.index.max()], f"{metric}_start": curve[curve.index.min()]}
+    return {name: float(value) for name, value in values.items() if pd.notna(value)}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, commit and command of this process."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "commit": _commit(),
+        "command": " ".join(["collapse-lab", *sys.argv[1:]]),
+        "start": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in, marked where files differ; None for an installed package."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        if subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True).returncode:
+            return None
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,194 @@
+"""Arms x seeds: runs in parallel on the cores there are, and the summary of what they recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collapse_lab import config as configuration
+from collapse_lab import data
+from collapse_lab.config import Config
+from collapse_lab.errors import InputError
+from collapse_lab.evaluate import pixel_baselines
+from collapse_lab.runs import Run, device_name, environment, final_values, read_status
+from collapse_lab.trainer import Progress, pick_device, steps_per_epoch, train
+
+SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
+
+
+class News(NamedTuple):
+    """What a run says of itself: how far it is, or the state it has reached."""
+
+    run: str
+    state: str
+    progress: Progress | None = None
+
+
+Listener = Callable[[News], None]
+
+
+def study_name(config: Config) -> str:
+    """The study's part of a path: the data set and a digest of everything but method and seed.
+
+    >>> study_name(configuration.build("a")) == study_name(configuration.build("a", {"train.seed": 7}))
+    True
+    """
+    shared = replace(config, method="", train=replace(config.train, seed=0))
+    return f"{config.data.name}-{hashlib.sha256(configuration.to_json(shared).encode()).hexdigest()[:8]}"
+
+
+def arms(configs: Sequence[Config], seeds: Iterable[int]) -> dict[str, Config]:
+    """The configuration of every run by its path within the study, ``<method>/seed<k>``, seed after seed.
+
+    Raises ``InputError`` where two arms differ in name only.
+    """
+    for position, one in enumerate(configs):
+        for other in configs[:position]:
+            if not configuration.differences(replace(one, method=other.method), other):
+                raise InputError(f"arms '{other.method}' and '{one.method}' are the same run; name it once")
+    return {
+        f"{config.method}/seed{seed}": replace(config, train=replace(config.train, seed=seed))
+        for seed in seeds
+        for config in configs
+    }
+
+
+def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: Listener) -> dict[str, Any]:
+    """Train what is not finished, then write and return the summary of the study's directory.
+
+    Runs go side by side on a CPU, one after the other on a GPU. Data and configurations are checked before any training.
+    An interrupt lets every run stop at its next reading, resumable, and is raised again. An unexpected error in one run
+    leaves the others to finish and is raised then.
+    """
+    first = next(iter(runs.values()))
+    images = data.load(first.data)
+    for config in runs.values():
+        steps_per_epoch(config, images)
+    device = pick_device(first.train)
+    workers = max(1, (os.cpu_count() or 1) // first.train.threads) if device.type == "cpu" else 1
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(min(workers, len(runs) + 1), context, _leave_interrupts_to_the_parent) as pool,
+    ):
+        news, stop = manager.Queue(), manager.Event()
+        futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
+        pixels = pool.submit(pixel_baselines, images, first.monitor)
+        try:
+            _listen(futures, news, listen)
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        for future in futures:
+            future.result()
+        protocol = {
+            "data": images.name,
+            "config": configuration.to_dict(replace(first, method="", train=replace(first.train, seed=0))),
+            "pixels": pixels.result(),
+            "device": device_name(device),
+            **environment(),
+        }
+    return summarise(study, protocol)
+
+
+def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+    """Write and return ``summary.json`` over every arm recorded in the study's directory.
+
+    ``mean`` and ``std`` (ddof 1) are over the seeds that finished; a value that cannot be had is null.
+    """
+    summary = {
+        "protocol": protocol,
+        "arms": {
+            arm.name: _summarise_arm(arm) for arm in sorted(study.iterdir()) if any(arm.glob("seed*/config.json"))
+        },
+    }
+    partial = study / "summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    partial.replace(study / "summary.json")
+    return summary
+
+
+def _summarise_arm(arm: Path) -> dict[str, Any]:
+    directories = sorted(arm.glob("seed*"), key=lambda directory: int(directory.name.removeprefix("seed")))
+    states = {directory: read_status(directory) for directory in directories}
+    done = [directory for directory, status in states.items() if status["state"] == "done"]
+    values = [final_values(directory) for directory in done]
+    return {
+        "seeds": [_seed(directory) for directory in done],
+        "failed": [_seed(directory) for directory, status in states.items() if status["state"] == "failed"],
+        **{name: _spread([run.get(name) for run in values]) for name in SUMMARISED},
+        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ("done", "failed")],
+    }
+
+
+def _spread(values: list[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "values": values,
+    }
+
+
+def _seed(directory: Path) -> int:
+    return int(directory.name.removeprefix("seed"))
+
+
+def _listen(futures: Sequence[Future[None]], news: Any, listen: Listener) -> None:
+    while True:
+        finished = all(future.done() for future in futures)
+        try:
+            while True:
+                listen(news.get(timeout=0.1))
+        except queue.Empty:
+            if finished:
+                return
+
+
+def run_one(
+    config: Config, directory: Path, *, overwrite: bool, listen: Listener, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Train one run in this process and return its status; ``stop`` is asked at every reading."""
+    name = f"{config.method} seed {config.train.seed}"
+
+    def report(progress: Progress) -> None:
+        listen(News(name, "running", progress))
+        if stop():
+            raise KeyboardInterrupt
+
+    images = data.load(config.data)
+    steps_per_epoch(config, images)
+    with Run(directory, config, overwrite=overwrite) as run:
+        state = run.status()["state"]
+        if state in ("done", "failed"):
+            listen(News(name, f"{state} before"))
+            return run.status()
+        listen(News(name, "started"))
+        try:
+            status = train(config, run, images, report)
+        finally:
+            listen(News(name, run.status()["state"]))
+    return status
+
+
+def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
+    try:
+        run_one(config, directory, overwrite=overwrite, listen=news.put, stop=stop.is_set)
+    except KeyboardInterrupt:
+        # The parent asked for it and raises its own; the run's status says that it can be resumed.
+        return
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,108 @@
+"""The tables that people read: of methods, of measures, of a study; on a terminal, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from collapse_lab.methods import METHODS
+
+Cells = Sequence[dict[str, str]]
+
+
+def method_cells() -> list[dict[str, str]]:
+    """One row a method: its name, what it is, the settings that make it, source, the paper's number."""
+    return [
+        {
+            "method": name,
+            "what": row.what,
+            "settings": ", ".join(f"{key}={str(value).lower()}" for key, value in row.overrides.items()) or "defaults",
+            "source": row.source,
+            "paper": row.paper or "-",
+        }
+        for name, row in METHODS.items()
+    ]
+
+
+def metric_cells() -> list[dict[str, str]]:
+    """One row a measure that a watch reads, from the measures' own metadata."""
+    from collapse_lab.monitors.statistics import SPECTRUM, STANDARD
+
+    return [
+        {
+            "metric": statistic.name,
+            "formula": statistic.formula,
+            "range": statistic.range,
+            "collapse reads": statistic.collapse,
+            "blind to": statistic.blind_to,
+        }
+        for statistic in (*STANDARD, SPECTRUM)
+    ]
+
+
+def markdown(cells: Cells) -> str:
+    """Rows of equal keys as a Markdown table.
+
+    >>> print(markdown([{"a": "1", "b": "2"}]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(row.values()) for row in cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def terminal(cells: Cells) -> Table:
+    """Rows of equal keys as a table for a terminal."""
+    table = Table(*cells[0])
+    for row in cells:
+        table.add_row(*row.values())
+    return table
+
+
+def comparison_cells(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """One row an arm of a study's summary: mean ± std over seeds, accuracies of the backbone in percent, start -> end."""
+    return [
+        {
+            "method": name,
+            "n": str(len(arm["seeds"])),
+            "loss": _spread(arm["loss"], 4),
+            "std ratio": _spread(arm["std_ratio"], 3),
+            "RankMe": _spread(arm["rankme"], 1),
+            "kNN %": f"{_percent(arm['knn_start'])} -> {_percent(arm['knn'])}",
+            "linear %": f"{_percent(arm['linear_start'])} -> {_percent(arm['linear'])}",
+            "verdict": _tally(arm["verdicts"]),
+            "paper": METHODS[name].paper or "-" if name in METHODS else "-",
+        }
+        for name, arm in summary["arms"].items()
+    ]
+
+
+def comparison_caption(summary: dict[str, Any]) -> str:
+    """What the columns of a comparison are, with the raw-pixel baselines."""
+    protocol = summary["protocol"]
+    pixels, monitor = protocol["pixels"], protocol["config"]["monitor"]
+    return (
+        f"{protocol['data']}. Loss, std ratio and RankMe: train mode at the projector, last epoch. kNN (k = {monitor['k']}, "
+        f"T = {monitor['temperature']:g}) and linear probe: backbone, all test images, start -> end; raw pixels: kNN "
+        f"{100 * pixels['knn']:.1f}, linear {100 * pixels['linear']:.1f}. Mean ± std over n seeds. Paper: Chen & He (2020), "
+        "linear evaluation on ImageNet with ResNet-50: their numbers, not ours."
+    )
+
+
+def _spread(value: dict[str, Any], digits: int) -> str:
+    if value["mean"] is None:
+        return "-"
+    spread = f" ± {value['std']:.{digits}f}" if value["std"] is not None else ""
+    return f"{value['mean']:.{digits}f}{spread}"
+
+
+def _percent(value: dict[str, Any]) -> str:
+    scaled = {name: None if value[name] is None else 100 * value[name] for name in ("mean", "std")}
+    return _spread(scaled, 1)
+
+
+def _tally(verdicts: list[str]) -> str:
+    return ", ".join(f"{verdict} x {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))

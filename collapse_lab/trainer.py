@@ -1,0 +1,253 @@
+"""One training loop for every method: keyed views, SGD with a cosine schedule, a watch, evaluations, one checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from collapse_lab import augment, data, draws
+from collapse_lab.config import Config, TrainConfig
+from collapse_lab.data import Images
+from collapse_lab.errors import InputError
+from collapse_lab.evaluate import calibrated, evaluate
+from collapse_lab.monitors import SPECTRUM, Reading, Watch, judge
+from collapse_lab.objective import build_objective
+from collapse_lab.runs import Row, Run, final_values
+
+LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
+VIEWS = (0, 1)
+
+
+class Progress(NamedTuple):
+    """Where a run stands at one reading."""
+
+    step: int
+    steps: int
+    images_per_second: float
+    loss: float
+    std_ratio: float
+
+
+Report = Callable[[Progress], None]
+
+
+class Diverged(Exception):
+    """The loss stopped being a finite number at ``step``."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss was {loss} at step {step}")
+        self.step = step
+
+
+def train(config: Config, run: Run, images: Images, report: Report) -> dict[str, Any]:
+    """Train to the end from wherever the directory stands, and return the final status.
+
+    A finished or failed run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
+    ``diverged`` and the step. An interrupt leaves the run ``interrupted``, to be resumed from its last epoch; the table
+    of a resumed run equals that of an undisturbed one, byte for byte, on a CPU with the same number of threads.
+    """
+    if run.status()["state"] in ("done", "failed"):
+        return run.status()
+    with _threads(config.train.threads):
+        trainer = Trainer(config, run, images, report)
+        run.write_environment(trainer.device)
+        try:
+            trainer.run_epochs()
+            run.write_status("done", trainer.step, trainer.verdict())
+        except Diverged as error:
+            run.write_status("failed", error.step, "diverged", str(error))
+        except KeyboardInterrupt:
+            run.write_status("interrupted", trainer.step)
+            raise
+        except BaseException as error:
+            run.write_status("failed", trainer.step, error=f"{type(error).__name__}: {error}")
+            raise
+    return run.status()
+
+
+class Trainer:
+    """The state of one run in memory: objective, optimizer, and the step they stand at."""
+
+    def __init__(self, config: Config, run: Run, images: Images, report: Report) -> None:
+        self.config, self.run, self.report = config, run, report
+        self.device = pick_device(config.train)
+        self.images = images.to(self.device)
+        self.steps_per_epoch = steps_per_epoch(config, images)
+        self.steps = self.steps_per_epoch * config.train.epochs
+        mean, std = data.statistics(images.train)
+        size = config.augment.size or images.train.shape[-1]
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.objective = build_objective(config, mean, std, size).to(self.device).to(memory_format=layout)
+        self.optimizer = self._optimizer()
+        self.step = 0
+        self._losses: list[Tensor] = []
+
+    def run_epochs(self) -> None:
+        """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
+        state = self.run.load_checkpoint(self.device)
+        if state is None:
+            self.run.drop_rows_after(-1)
+            start = calibrated(self.objective, self.images.train)
+            self.run.append(self._evaluation(start, 0))
+            self._save()
+        else:
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+            self.run.drop_rows_after(self.step)
+        self.objective.train()
+        every = self.config.monitor.every
+
+        def is_last(step: int) -> bool:
+            return step % self.steps_per_epoch == 0
+
+        with (
+            Watch(self.objective, LAYERS, lambda step: step % every == 0 or is_last(step), start=self.step) as watch,
+            Watch(self.objective, LAYERS, is_last, statistics=(SPECTRUM,), start=self.step) as spectra,
+        ):
+            for epoch in range(self.step // self.steps_per_epoch + 1, self.config.train.epochs + 1):
+                self.run.write_status("running", self.step)
+                self._epoch(epoch, watch, spectra)
+
+    def verdict(self) -> str | None:
+        """The verdict on the projector in train mode, from means over the last epoch; None for a run of no epochs."""
+        values = final_values(self.run.directory)
+        if "std_ratio" not in values:
+            return None
+        amplitude_and_rank = {name: values[name] for name in ("std_ratio", "mean_energy", "rankme")}
+        rows, dimension = len(VIEWS) * self.config.train.batch, self.config.network.projector_dim
+        return judge(**amplitude_and_rank, rows=rows, dimension=dimension).kind
+
+    def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
+        seed, batch = self.config.train.seed, self.config.train.batch
+        order = draws.permutation(seed, epoch, len(self.images.train))
+        table: list[Row] = []
+        started = time.perf_counter()
+        for first in range(0, self.steps_per_epoch * batch, batch):
+            self._train_step(order[first : first + batch], epoch)
+            readings = watch.step()
+            table += self._rows(epoch, [*readings, *spectra.step()])
+            if readings:
+                loss = self._mean_loss()
+                table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
+                rate = (first + batch) / (time.perf_counter() - started)
+                self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings)))
+        seconds = time.perf_counter() - started
+        if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
+            table += self._evaluation(self.objective, epoch)
+        self.run.append(table)
+        self.run.append_timing(epoch, seconds, self.steps_per_epoch * batch / seconds)
+        self._save()
+
+    def _train_step(self, samples: Tensor, epoch: int) -> None:
+        config = self.config
+        for group in self.optimizer.param_groups:
+            decay = 1.0 if group["constant"] else schedule(self.step, self.steps, self._warmup())
+            group["lr"] = config.train.base_lr * config.train.batch / 256 * decay
+        index = samples.to(self.device, non_blocking=True)
+        views = augment.views(
+            self.images.train[index], samples, config.augment, seed=config.train.seed, epoch=epoch, views=VIEWS
+        )
+        if config.train.channels_last:
+            views = torch.stack([view.contiguous(memory_format=torch.channels_last) for view in views])
+        half = config.train.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            loss = self.objective(views, index)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self._losses.append(loss.detach())
+        self.step += 1
+
+    def _mean_loss(self) -> float:
+        """Mean loss since the last reading; the only place where a step waits for the device."""
+        losses = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        for offset, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise Diverged(self.step - len(losses) + 1 + offset, loss)
+        return math.fsum(losses) / len(losses)
+
+    def _evaluation(self, objective: Any, epoch: int) -> list[Row]:
+        at_an_end = epoch in (0, self.config.train.epochs)
+        values = evaluate(objective, self.images, self.config.monitor, linear=self.config.monitor.probe and at_an_end)
+        return [Row(self.step, epoch, *value) for value in values]
+
+    def _rows(self, epoch: int, readings: list[Reading]) -> list[Row]:
+        return [Row(r.step, epoch, "train", *r[1:]) for r in readings]
+
+    def _save(self) -> None:
+        state = {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        self.run.save_checkpoint(state)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.train
+        groups = [
+            {"params": list(self.objective.encoder.parameters()), "constant": False},
+            {
+                "params": [weight for weight in self.objective.predictor.parameters() if weight.requires_grad],
+                "constant": config.predictor_lr == "constant",
+            },
+        ]
+        return torch.optim.SGD(
+            [group for group in groups if group["params"]],
+            lr=config.base_lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            foreach=True,
+        )
+
+    def _warmup(self) -> int:
+        return self.config.train.warmup_epochs * self.steps_per_epoch
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """The factor of the learning rate at a step counted from 0: linear warm-up, then half a cosine to 0.
+
+    >>> [round(schedule(step, 4, 0), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def steps_per_epoch(config: Config, images: Images) -> int:
+    """Whole batches in the training images; raises ``InputError`` where there is none, or k exceeds the kNN bank."""
+    count, bank = len(images.train), len(images.labelled)
+    if config.train.batch > count:
+        raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
+    if config.monitor.k > bank:
+        raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
+    return count // config.train.batch
+
+
+def pick_device(config: TrainConfig) -> torch.device:
+    """The device of a run; raises ``InputError`` where a GPU is asked for and there is none."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "train.device: found 'cuda', this machine has no usable GPU; allowed here are 'cpu' and 'auto'"
+        )
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def _std_ratio(readings: list[Reading]) -> float:
+    return next(r.value for r in readings if r.layer == "projector" and r.metric == "std_ratio")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
