@@ -24,9 +24,7 @@ def both_terms(phi: ArrayLike, theta: ArrayLike, times: ArrayLike, rate: ArrayLi
     return 1 - np.copysign(np.sqrt(value), u), np.copysign(np.sqrt(gap / a), theta)
 
 
-def second_term_only(
-    phi: ArrayLike, theta: ArrayLike, times: ArrayLike, rate: ArrayLike = 1.0
-) -> tuple[Array, Array]:
+def second_term_only(phi: ArrayLike, theta: ArrayLike, times: ArrayLike, rate: ArrayLike = 1.0) -> tuple[Array, Array]:
     """phi and theta at ``times`` where only the target slot learns: ``du/dt = -2 u (u - c)``, ``c = u - a theta^2 / 2``.
 
     >>> [round(float(value), 8) for value in second_term_only(0.6, 0.1, 10.0)]
@@ -65,7 +63,9 @@ def stop_gradient_time(
         raise InputError(f"start ({start_phi}, {start_theta}): its time has no such form, c = {c}")
     low, high = sorted((first, _stop_gradient_end(first, c)))
     if np.any((now < low) | (now > high)):
-        raise InputError(f"phi: found {phi}, the flow from {start_phi} only passes {low / q:g} to {high / q:g}")
+        raise InputError(
+            f"phi: found {np.asarray(phi).tolist()}, the flow from {start_phi} only passes {low / q:g} to {high / q:g}"
+        )
     r = np.sqrt(complex(c))
     total = -np.log((1 - now) / (1 - first)) / (1 - c)
     total = total + np.log((now - r) / (first - r)) / (2 * r * (1 - r))
@@ -79,9 +79,7 @@ def _stop_gradient_end(phi: float, c: float) -> float:
     return float(np.copysign(np.sqrt(c), phi))
 
 
-def end_state(
-    variant: str, phi: float, theta: float, noise2: float = 0.0, rate: float = 1.0
-) -> tuple[float, float]:
+def end_state(variant: str, phi: float, theta: float, noise2: float = 0.0, rate: float = 1.0) -> tuple[float, float]:
     """The limit of the flow without weight decay, where the first integral gives it.
 
     Stop-gradient at any noise, the other two at noise 0; the rate is positive. Raises ``InputError`` elsewhere.

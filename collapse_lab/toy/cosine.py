@@ -67,8 +67,9 @@ def slot_gradient(agreement: Array, predictor: Array, prediction: Array, target:
 def flow(system: Cosine, encoder: ArrayLike, predictor: ArrayLike, times: ArrayLike) -> Trajectory:
     """The flow of (lambda, w), states (T, 2, M), from predictor and encoder modes (M,).
 
-    Under stop-gradient each ``w_k^2 - lambda_k^2 / a`` is conserved (times ``exp(2 e t)`` with weight decay), the rest
-    points have lambda in proportion to r, and every mode survives; else the modes with the largest r take all energy.
+    Under stop-gradient each ``w_k^2 - lambda_k^2 / a`` is conserved (times ``exp(2 e t)`` with weight decay), and lambda
+    ends in proportion to r on the modes that survive: all but those whose lambda started above that and above w, as in
+    the scalar toy. In the other variants the modes with the largest r take all energy.
     """
     start = np.stack([checked_start(predictor), checked_start(encoder)])
     r = np.asarray(system.agreement)
@@ -76,7 +77,9 @@ def flow(system: Cosine, encoder: ArrayLike, predictor: ArrayLike, times: ArrayL
     def field(t: float, y: Array) -> Array:
         gradient = slot_gradient(r, y[0], y[1], y[1])
         dpredictor, dencoder = velocity(gradient, system.variant, system.rate)
-        return np.stack([dpredictor - system.weight_decay * (system.rate > 0) * y[0], dencoder - system.weight_decay * y[1]])
+        return np.stack(
+            [dpredictor - system.weight_decay * (system.rate > 0) * y[0], dencoder - system.weight_decay * y[1]]
+        )
 
     def flat(t: float, y: Array) -> Array:
         return field(t, y.reshape(2, -1)).ravel()

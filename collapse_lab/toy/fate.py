@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from collapse_lab.toy.flow import DIVERGED as FAR
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.rule import Array, Slots, slots_of
 from collapse_lab.toy.scalar import Scalar, growth
@@ -70,6 +71,11 @@ def _target_slot_collapses(point: Point, keep: Slots) -> Mask:
     """Without noise and decay: both terms iff |1 - phi| >= sqrt(a) |theta|, the second only iff 1 - phi >= a theta^2 / 2."""
     u = 1 - point.phi
     return np.asarray(u**2 >= point.gap if keep.prediction else u >= point.gap / 2)
+
+
+def divergence_time(system: Scalar, phi: float, theta: float) -> float:
+    """When |theta| reaches 1e6 from a start whose fate is to diverge: the predictor is frozen, theta an exponential."""
+    return float(np.log(FAR / abs(theta)) / growth(system, np.asarray(phi)))
 
 
 def _frozen(rate: Array) -> Codes:

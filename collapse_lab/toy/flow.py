@@ -60,9 +60,7 @@ def integrate(
         return field(t, y.reshape(shape)).ravel()
 
     watched = _events(field, shape, encoder)
-    solution = solve_ivp(
-        flat, (0.0, moments[-1]), first.ravel(), method, moments, events=watched, rtol=rtol, atol=atol
-    )
+    solution = solve_ivp(flat, (0.0, moments[-1]), first.ravel(), method, moments, events=watched, rtol=rtol, atol=atol)
     if solution.status < 0:
         raise InputError(f"integration from {first.tolist()} stopped before time {moments[-1]:g}: {solution.message}")
     found = [_first_time(event, hits, first.ravel()) for event, hits in zip(watched, solution.t_events, strict=True)]

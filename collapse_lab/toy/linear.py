@@ -48,7 +48,9 @@ class Linear:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         if self.data.shape != self.augmentation.shape or self.data.ndim != 2:
-            raise InputError(f"data and augmentation: found {self.data.shape} and {self.augmentation.shape}, need (C, C)")
+            raise InputError(
+                f"data and augmentation: found {self.data.shape} and {self.augmentation.shape}, need (C, C)"
+            )
         if slots_of(self.variant).target and self.ema_rate is not None:
             raise InputError(f"ema_rate: found {self.ema_rate} with '{self.variant}'; an EMA target passes no gradient")
         numbers = {"rate": self.rate, "weight_decay": self.weight_decay, "ema_rate": self.ema_rate or 0.0}

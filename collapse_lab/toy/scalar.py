@@ -54,7 +54,7 @@ class Scalar:
 def slot_loss(phi: Any, prediction: Any, target: Any, noise2: Any = 0.0) -> Any:
     """The expected loss with the encoder's weight in its two slots: ``E (phi prediction x1 - target x2)^2 / 2``.
 
-    >>> slot_loss(0.6, 0.1, 0.1)
+    >>> round(slot_loss(0.6, 0.1, 0.1), 12)
     0.0008
     """
     cross = (phi * prediction - target) ** 2

@@ -67,7 +67,9 @@ def _over_pairs(network: Mlp, views: Array, both: bool) -> Array:
     return total
 
 
-def drawn(seed: int, images: int = 12, views: int = 6, channels: int = 5, hidden: int = 16, dim: int = 4) -> tuple[Mlp, Array]:
+def drawn(
+    seed: int, images: int = 12, views: int = 6, channels: int = 5, hidden: int = 16, dim: int = 4
+) -> tuple[Mlp, Array]:
     """A network and views (images, views, channels) from a seed: standard normal images, noise of variance 1/4."""
     generator = np.random.default_rng(seed)
     network = Mlp(
