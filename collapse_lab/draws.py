@@ -63,7 +63,7 @@ def _mix_int(bits: int) -> int:
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
     """Shift as if unsigned: torch's ``>>`` repeats the sign."""
-    return (bits >> count) & (2 ** (64 - count) - 1)
+    return bits.bitwise_right_shift(count).bitwise_and(2 ** (64 - count) - 1)
 
 
 def _signed(bits: int) -> int:

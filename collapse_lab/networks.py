@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from collapse_lab.config import NetworkConfig, OutputNorm
 from collapse_lab.draws import key
 
-SMALL_IMAGE = 64
+TINY_IMAGE, SMALL_IMAGE = 16, 64
 
 
 class Normalise(nn.Module):
@@ -53,7 +53,7 @@ def encoder(config: NetworkConfig, mean: Tensor, std: Tensor, image_size: int, s
     """The encoder of a configuration for images of len(mean) channels, initialised by PyTorch's defaults from the seed."""
     with _initialised_from(seed, 0):
         if config.backbone == "small":
-            network, width = _small(len(mean), config.width)
+            network, width = _small(len(mean), config.width, image_size)
         else:
             network, width = _resnet(config.backbone, len(mean), image_size)
         projector = _projector(config, width)
@@ -72,9 +72,10 @@ def predictor(config: NetworkConfig, seed: int) -> nn.Module:
     return layers.requires_grad_(not config.predictor_frozen)
 
 
-def _small(channels: int, width: int) -> tuple[nn.Module, int]:
-    """Three 3x3 convolutions with BatchNorm, two of them halving the image, and a global average: for a CPU."""
-    sizes = [(channels, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
+def _small(channels: int, width: int, image_size: int) -> tuple[nn.Module, int]:
+    """Three 3x3 convolutions with BatchNorm, each halving an image above 16 pixels, and a global average: for a CPU."""
+    first = 1 if image_size <= TINY_IMAGE else 2
+    sizes = [(channels, width, first), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
     blocks = [
         nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
         for i, o, stride in sizes

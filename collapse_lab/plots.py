@@ -41,8 +41,8 @@ DPI = 160
 THICK = 1.7
 # Curves of no more readings show each of them.
 MARKED = 30
-# Smaller singular values are rounding.
-SMALLEST = 1e-8
+# Smaller singular values are the rounding of float32 features.
+SMALLEST = 1e-7
 NOTE = "Thick lines: mean over seeds. Thin lines: every seed. Bands: lowest to highest seed."
 
 
@@ -95,7 +95,8 @@ def spectra(study: Path) -> Figure:
             axes.tick_params(labelbottom=True)
         what = "singular values of z/‖z‖ over √N, test images, eval mode"
         drawn.suptitle(f"{title(records)}\n{what}", fontsize=10)
-        drawn.supxlabel(f"{NOTE} Means are geometric.", fontsize=8, color=GREY)
+        note = f"{NOTE}\nMeans are geometric. Values below 10⁻⁷, which are rounding, are drawn at 10⁻⁷."
+        drawn.supxlabel(note, fontsize=8, color=GREY)
     return drawn
 
 
@@ -125,6 +126,8 @@ def draw_panel(axes: Axes, records: Records, panel: Panel) -> None:
     """The curves of every arm: mean over the finished seeds that have the step, every seed, range over seeds."""
     for name, arm in records.arms.items():
         curves = arm.curves(panel.source, panel.layer, panel.metric)
+        if curves.empty:
+            continue
         colour, dashes = _line(records.arms, name)
         marker = "o" if len(curves) <= MARKED else ""
         _draw_seeds(axes, curves, arm.finished(curves).mean(axis=1), colour, ls=dashes, marker=marker, ms=3)
@@ -236,7 +239,7 @@ def _knn_title(records: Records) -> str:
 
 PANELS = (
     Panel(_loss_title, "train", "", "loss", _finish_loss),
-    Panel(lambda _: "std of z/‖z‖, times √d", "train", "projector", "std_ratio", _finish_std_ratio),
-    Panel(lambda _: "RankMe of z", "train", "projector", "rankme", _finish_rankme),
+    Panel(lambda _: "std of z/‖z‖, times √d, train mode", "train", "projector", "std_ratio", _finish_std_ratio),
+    Panel(lambda _: "RankMe of z, train mode", "train", "projector", "rankme", _finish_rankme),
     Panel(_knn_title, "probe", "backbone", "knn", _finish_knn),
 )

@@ -40,7 +40,7 @@ _SMALL_PHOTOGRAPHS: Overrides = {
     "network.width": 32,
     "train.epochs": 12,
     "monitor.every": 13,
-    "monitor.evaluate_every": 1,
+    "monitor.evaluate_every": 2,
     "monitor.k": 200,
 }
 _SMALL_GREY: Overrides = {

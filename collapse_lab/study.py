@@ -21,7 +21,7 @@ from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.runs import Run, device_name, environment, final_values, read_status
-from collapse_lab.trainer import Progress, pick_device, steps_per_epoch, train
+from collapse_lab.trainer import Progress, check, pick_device, train
 
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
 
@@ -72,8 +72,11 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
     """
     first = next(iter(runs.values()))
     images = data.load(first.data)
-    for config in runs.values():
-        steps_per_epoch(config, images)
+    for path, config in runs.items():
+        check(config, images)
+        # Opening a run's directory refuses what cannot be written or was made with other settings.
+        with Run(study / path, config, overwrite=overwrite):
+            pass
     device = pick_device(first.train)
     workers = max(1, (os.cpu_count() or 1) // first.train.threads) if device.type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
@@ -82,7 +85,7 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
         ProcessPoolExecutor(min(workers, len(runs) + 1), context, _leave_interrupts_to_the_parent) as pool,
     ):
         news, stop = manager.Queue(), manager.Event()
-        futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
+        futures = [pool.submit(_work, config, study / path, news, stop) for path, config in runs.items()]
         pixels = pool.submit(pixel_baselines, images, first.monitor)
         try:
             _listen(futures, news, listen)
@@ -168,7 +171,7 @@ def run_one(
             raise KeyboardInterrupt
 
     images = data.load(config.data)
-    steps_per_epoch(config, images)
+    check(config, images)
     with Run(directory, config, overwrite=overwrite) as run:
         state = run.status()["state"]
         if state in ("done", "failed"):
@@ -182,9 +185,9 @@ def run_one(
     return status
 
 
-def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
+def _work(config: Config, directory: Path, news: Any, stop: Any) -> None:
     try:
-        run_one(config, directory, overwrite=overwrite, listen=news.put, stop=stop.is_set)
+        run_one(config, directory, overwrite=False, listen=news.put, stop=stop.is_set)
     except KeyboardInterrupt:
         # The parent asked for it and raises its own; the run's status says that it can be resumed.
         return

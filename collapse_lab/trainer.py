@@ -78,7 +78,7 @@ class Trainer:
         self.config, self.run, self.report = config, run, report
         self.device = pick_device(config.train)
         self.images = images.to(self.device)
-        self.steps_per_epoch = steps_per_epoch(config, images)
+        self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
         mean, std = data.statistics(images.train)
         size = config.augment.size or images.train.shape[-1]
@@ -218,14 +218,15 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def steps_per_epoch(config: Config, images: Images) -> int:
-    """Whole batches in the training images; raises ``InputError`` where there is none, or k exceeds the kNN bank."""
+def check(config: Config, images: Images) -> None:
+    """Raise ``InputError`` where a configuration does not fit the images or the machine."""
+    pick_device(config.train)
+    augment.require_channels(config.augment, images.train.shape[1])
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
-    return count // config.train.batch
 
 
 def pick_device(config: TrainConfig) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,11 +37,6 @@ class Parameters:
     hue: Tensor | None = None  # (M,) float64, turns of the circle; 0 changes nothing
     grayscale: Tensor | None = None  # (M,) bool
     sigma: Tensor | None = None  # (M,) float64, blur in pixels of the view; 0 changes nothing
-
-    def __getitem__(self, rows: slice) -> Parameters:
-        """The parameters of some of the images."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Parameters(**{name: value[rows] for name, value in present.items() if value is not None})
 
 
 def parameters(

@@ -6,6 +6,7 @@ python figures/heads.py RUNS/none RUNS/affine RUNS/non-affine --out figures/gall
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -34,7 +35,7 @@ def heads(studies: list[Path]) -> Figure:
         for row, panel in zip(grid, panels, strict=True):
             for axes, records in zip(row, columns, strict=True):
                 draw_panel(axes, records, panel)
-            row[0].set_ylabel(panel.title(columns[0]), fontsize=8)
+            row[0].set_ylabel(textwrap.fill(panel.title(columns[0]), 24))
         for axes, records in zip(grid[0], columns, strict=True):
             seeds = ", ".join(dict.fromkeys(arm.number for arm in records.arms.values()))
             axes.set_title(f"{records.head or records.path.name}: {seeds}")

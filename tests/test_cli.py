@@ -1,0 +1,165 @@
+"""The command line as its users meet it: real processes, real digits, and one line for whatever is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FAST = ["--train.epochs", "2", "--data.train_images", "320", "--train.batch", "64", "--monitor.evaluate_every", "2"]
+
+
+def command(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "collapse_lab", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def refusal(*arguments: object, cwd: Path | None = None) -> str:
+    done = command(*arguments, cwd=cwd, code=2)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    done = command("compare", *FAST, "--seeds", 2, "--out", out, "--name", "study", "--json")
+    (out / "stdout.json").write_text(done.stdout)
+    (out / "stderr.txt").write_text(done.stderr)
+    return out / "study"
+
+
+def test_compare_writes_runs_summary_and_figures_and_prints_the_same_summary(study):
+    printed = json.loads((study.parent / "stdout.json").read_text())
+    assert printed == json.loads((study / "summary.json").read_text())
+    for name in ("figure.png", "figure.pdf", "spectra.png", "spectra.pdf"):
+        assert (study / name).stat().st_size > 1000
+    assert set(printed["arms"]) == {"simsiam", "no-stop-gradient"}
+    arm = printed["arms"]["simsiam"]
+    assert arm["seeds"] == [0, 1]
+    assert arm["failed"] == []
+    assert len(arm["verdicts"]) == 2
+    for name in ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start"):
+        assert set(arm[name]) == {"mean", "std", "values"}
+        assert arm[name]["mean"] == pytest.approx(sum(arm[name]["values"]) / 2)
+    assert 0.8 < printed["protocol"]["pixels"]["knn"] < 1
+    assert printed["protocol"]["config"]["monitor"]["k"] == 20
+    lines = (study.parent / "stderr.txt").read_text()
+    assert "simsiam seed 1: done in" in lines
+
+
+def test_finished_runs_are_kept_and_the_table_names_the_papers_numbers_as_theirs(study):
+    before = (study / "simsiam" / "seed0" / "metrics.csv").stat().st_mtime_ns
+    done = command("compare", *FAST, "--seeds", 2, "--out", study.parent, "--name", "study")
+    assert "simsiam seed 0: done before" in done.stderr
+    assert (study / "simsiam" / "seed0" / "metrics.csv").stat().st_mtime_ns == before
+    assert "67.7 ± 0.1" in done.stdout
+    assert "their numbers, not ours" in done.stdout
+
+
+def test_other_settings_in_the_same_place_are_refused(study):
+    line = refusal("compare", *FAST, "--train.epochs", 3, "--out", study.parent, "--name", "study")
+    assert "was made with another configuration (train.epochs: 2 against 3)" in line
+
+
+def test_figure_redraws_from_records_without_torch(study, tmp_path):
+    code = (
+        "import sys; from collapse_lab import cli; sys.argv = ['collapse-lab', 'figure', sys.argv[1], '--out', sys.argv[2]]\n"
+        "try: cli.main()\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(study), str(tmp_path)], check=True, capture_output=True)
+    assert (tmp_path / "figure.png").read_bytes() == (study / "figure.png").read_bytes()
+
+
+def test_train_runs_one_seed(tmp_path):
+    done = command("train", "no-predictor", *FAST, "--train.seed", 4, "--out", tmp_path, "--json")
+    answer = json.loads(done.stdout)
+    assert answer["state"] == "done"
+    assert answer["run"].endswith("no-predictor/seed4")
+    assert (Path(answer["run"]) / "checkpoint.pt").exists()
+    assert -1 <= answer["values"]["loss"] <= 1
+
+
+def test_methods_are_printed():
+    assert [row["method"] for row in json.loads(command("methods", "--json").stdout)["methods"]][:2] == [
+        "simsiam",
+        "no-stop-gradient",
+    ]
+    assert "fixed-predictor" in command("methods").stdout
+
+
+def test_an_interrupt_leaves_everything_resumable(tmp_path):
+    arguments = ["compare", "--seeds", "1", "--out", str(tmp_path), "--name", "study", "--train.epochs", "300"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "collapse_lab", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    checkpoint = tmp_path / "study" / "simsiam" / "seed0" / "timing.csv"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # As a terminal does it: the whole process group gets the signal.
+    os.killpg(running.pid, signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert stderr.splitlines()[-1] == "collapse-lab: interrupted; the same command goes on from here"
+    assert "Traceback" not in stderr
+    status = json.loads((tmp_path / "study" / "simsiam" / "seed0" / "status.json").read_text())
+    assert status["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["compare", "simsam"], "unknown method 'simsam'; the methods are simsiam"),
+        (["compare", "simsiam", "simsiam"], "arms 'simsiam' and 'simsiam' are the same run"),
+        (["compare", "--data.name", "cifr"], "data.name: found 'cifr', input should be 'digits'"),
+        (["compare", "--data.name", "cifar10"], "data.root"),
+        (["compare", "--data.name", "cifar10", "--data.root", "nowhere"], "nowhere"),
+        (["compare", "--data.name", "npz", "--data.root", "no.npz"], "no.npz"),
+        (["compare", "--train.epochs", "-3"], "train.epochs: found '-3', input should be greater than or equal to 0"),
+        (["compare", "--train.batch", "2000"], "train.batch: found 2000, the training images are only 1437"),
+        (["compare", "--monitor.k", "2000"], "monitor.k: found 2000, the bank has only 1437 labelled training images"),
+        (
+            ["compare", "--train.epoch", "3"],
+            "No such option '--train.epoch'. (Did you mean one of: '--train.batch', '--train.epochs'",
+        ),
+        (["compare", "--seeds", "0"], "0 is not in the range x>=1"),
+        (["compare", "--config", "missing.toml"], "configuration file 'missing.toml' cannot be read"),
+        (["compare", "--preset", "big"], "unknown preset 'big'; the presets are digits-views"),
+        (["compare", "--augment.hue", "0.1", "--augment.jitter", "1"], "augment.hue"),
+        (["compare", "--out", "file"], "output directory 'file"),
+        (["train"], "Missing argument 'METHOD'"),
+        (["train", "simsiam", "--train.device", "tpu"], "train.device: found 'tpu', input should be 'auto', 'cpu' or"),
+        (["figure", "nowhere"], "nowhere"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(tmp_path, arguments, expected):
+    (tmp_path / "file").write_text("")
+    assert expected in refusal(*arguments, cwd=tmp_path)
+
+
+def test_a_misspelt_key_in_a_file_is_refused(tmp_path):
+    (tmp_path / "settings.toml").write_text("[train]\nepoch = 3\n")
+    line = refusal("train", "simsiam", "--config", "settings.toml", cwd=tmp_path)
+    assert line == (
+        "collapse-lab: unknown configuration key 'train.epoch'; "
+        "did you mean train.epochs or train.warmup_epochs or train.batch?"
+    )
