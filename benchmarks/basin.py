@@ -35,11 +35,13 @@ PLAIN, DECAYED = Scalar(), Scalar(noise2=0.5, weight_decay=0.05)
 
 
 def starts() -> tuple[np.ndarray, np.ndarray]:
+    """A million starts, (1,000,000,) each."""
     phi, theta = Plane(size=SIDE).starts
     return phi.ravel(), theta.ravel()
 
 
 def sample() -> tuple[np.ndarray, np.ndarray]:
+    """A thousand of them, drawn once."""
     phi, theta = starts()
     chosen = np.random.default_rng(0).choice(phi.size, SAMPLE, replace=False)
     return phi[chosen], theta[chosen]
@@ -51,6 +53,7 @@ def labelled(system: Scalar, end: np.ndarray) -> np.ndarray:
 
 
 def loop(system: Scalar) -> np.ndarray:
+    """One ``solve_ivp`` a start."""
     ends = [
         solve_ivp(lambda t, y: field(system, y[0], y[1]), (0, TIME), start, "DOP853", rtol=1e-9, atol=1e-12).y[1, -1]
         for start in np.stack(sample(), 1)
@@ -59,6 +62,7 @@ def loop(system: Scalar) -> np.ndarray:
 
 
 def one_solve(system: Scalar) -> np.ndarray:
+    """One ``solve_ivp`` over all starts at once."""
     phi, theta = starts()
     y = np.concatenate([phi, theta])
     half = phi.size
@@ -70,6 +74,7 @@ def one_solve(system: Scalar) -> np.ndarray:
 
 
 def wrong(found: np.ndarray, truth: np.ndarray) -> float:
+    """The share of labels that differ, of the starts that are labelled."""
     known = found != UNDECIDED
     return float((found[known] != truth[known]).mean())
 
@@ -112,6 +117,7 @@ def measured(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run every case and write the results."""
     pool = multiprocessing.get_context("spawn")
     cases = {}
     for name in CASES:

@@ -138,6 +138,20 @@ def cosine(as_json: bool, out: Path, **values: Any) -> None:
     _answer(cosine_report(**values), as_json, out)
 
 
+@toy.command()
+@click.option("--method", "methods", multiple=True, help="a method, may be repeated [simsiam, no-stop-gradient]")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="how many [1]")
+@click.option("--steps", type=click.IntRange(min=1), default=600, help="training steps [600]")
+@click.option("--noise2", type=float, default=0.25, help="variance of a view's noise [0.25]")
+@ANSWER
+@out("deep")
+def deep(methods: tuple[str, ...], as_json: bool, out: Path, **values: Any) -> None:
+    """A small MLP on synthetic views, without and with output BatchNorm: about four seconds a run."""
+    from collapse_lab.toy.reports_deep import deep_report
+
+    _answer(deep_report(methods or ("simsiam", "no-stop-gradient"), **values), as_json, out)
+
+
 def _answer(report: Report, as_json: bool, out: Path) -> None:
     """The report as JSON on standard output, or as a table there with its files written."""
     if as_json:
