@@ -6,6 +6,7 @@ noise are known. Content c of 8 dimensions is embedded by a fixed random nonline
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -53,7 +54,7 @@ def images(seed: int, count: int) -> Tensor:
 def views_of(clean: Tensor, noise2: float, generator: torch.Generator) -> Tensor:
     """Two views (2, N, C): the images with independent Gaussian noise of variance ``noise2``."""
     noise: Tensor = torch.randn(2, *clean.shape, generator=generator)
-    return clean + noise2**0.5 * noise
+    return clean + math.sqrt(noise2) * noise
 
 
 def objective(toy: DeepToy) -> Objective:

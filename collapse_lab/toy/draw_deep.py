@@ -11,6 +11,7 @@ from collapse_lab.plots import STYLE
 from collapse_lab.toy.draw_linear import line
 
 PANELS = {"std_ratio": "std of z/‖z‖, times √d", "mean_energy": "mean energy ‖E z/‖z‖‖²", "rankme": "RankMe of z"}
+LIMITS = {"std_ratio": (0, 1.08), "mean_energy": (-0.02, 1.02), "rankme": (0, 128)}
 HEADS = {"none": "no output BatchNorm", "affine": "output BatchNorm"}
 
 
@@ -24,7 +25,7 @@ def deep(table: pd.DataFrame) -> Figure:
             for axes, (measure, title) in zip(row, PANELS.items(), strict=True):
                 curves(axes, table[table["head"] == head], measure)
                 axes.set_title(f"{title}\n{HEADS[head]}")
-                axes.set_ylim(bottom=0)
+                axes.set_ylim(*LIMITS[measure])
         for axes in grid[-1]:
             axes.set_xlabel("training step")
         handles, labels = grid[0][0].get_legend_handles_labels()

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import save
+from collapse_lab.plots import STYLE, save
+
+GALLERY_DPI = 120
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,20 @@ class Report:
         except OSError as error:
             raise InputError(f"output directory '{out}' cannot be written: {error.strerror}") from None
         return [path, *save(self.draw(pd.read_csv(path)), out / self.name)]
+
+
+def publish(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> None:
+    """Record a table as ``runs/toy/<name>.csv`` and draw ``figures/gallery/<name>.png`` from it, in a clone's root.
+
+    Equal tables give equal bytes. Raises ``InputError`` outside a clone's root.
+    """
+    gallery, record = Path("figures", "gallery"), Path("runs", "toy", f"{name}.csv")
+    if not gallery.is_dir():
+        raise InputError(f"directory '{gallery}' is not here; run the script from the root of a clone")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(record, index=False, float_format="%.8g")
+    with matplotlib.rc_context(STYLE):
+        draw(pd.read_csv(record)).savefig(gallery / f"{name}.png", dpi=GALLERY_DPI, metadata={"Software": None})
 
 
 def finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ from collapse_lab.toy.rule import Array
 
 POINTS = 401
 MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
-SHARE = 0.95
+SHARE, ALIVE = 0.95, 1e-9
 
 
 def cosine_report(
@@ -34,13 +34,15 @@ def cosine_report(
     trajectory = cosine.flow(system, encoder, predictor, np.linspace(0, time, POINTS) if time > 0 else [0.0])
     table = cosine_table(agreement, trajectory)
     first, last = table.iloc[0], table.iloc[-1]
+    alive = cosine.energy(trajectory.states[-1, 1]) > ALIVE
     momenta = sweep(agreement, encoder, epoch)
     answer = {
         "rankme_start": float(first["rankme"]),
         "rankme": float(last["rankme"]),
         "constant_energy": float(table[table["time"] == last["time"]]["energy"].iloc[0]),
         "largest_energy": float(last["largest"]),
-        "predictor_over_agreement": _spread(trajectory.states[-1, 0] / agreement),
+        "modes_alive": int(alive.sum()),
+        "predictor_over_agreement": _spread((trajectory.states[-1, 0] / agreement)[alive]),
         "momentum_eta": momenta,
     }
     cells = [
@@ -62,11 +64,12 @@ def agreements(modes: int, least: float) -> Array:
 
 
 def drawn(modes: int, seed: int, rate: float) -> tuple[Array, Array]:
-    """Encoder modes, ``||w|| = 1``, and predictor modes: uniform, or all 1 where there is no predictor."""
+    """Encoder modes, ``||w|| = 1``, and predictor modes, uniform and half as large; all 1 where there is no predictor."""
     generator = np.random.default_rng(seed)
     encoder = generator.uniform(0.2, 1.0, modes)
-    predictor = generator.uniform(0.1, 0.5, modes) if rate > 0 else np.ones(modes)
-    return encoder / np.linalg.norm(encoder), predictor
+    norm = np.linalg.norm(encoder)
+    predictor = generator.uniform(0.1, 0.5, modes) / norm if rate > 0 else np.ones(modes)
+    return encoder / norm, predictor
 
 
 def cosine_table(agreement: Array, trajectory: Trajectory) -> pd.DataFrame:
@@ -97,5 +100,5 @@ def sweep(agreement: Array, encoder: Array, epoch: float) -> list[dict[str, floa
 
 
 def _spread(values: Array) -> float:
-    """Largest over smallest: 1 where the predictor has become proportional to the agreement."""
+    """Largest over smallest: 1 where the predictor has become proportional to the agreement of the living modes."""
     return float(values.max() / values.min())
