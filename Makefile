@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install
+.PHONY: demo test check install gallery
 
 demo: install
 	$(BIN)/collapse-lab compare
@@ -20,3 +20,17 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
 	touch $@
+
+# Where the data sets of the gallery lie; see figures/gallery/README.md.
+FASHION ?= .data/fashion
+CIFAR ?= .data/cifar10-jpeg-q75.npz
+COMPARE := $(BIN)/collapse-lab compare
+
+gallery: install
+	$(COMPARE) --name digits
+	$(COMPARE) --seeds 8 --name digits-none
+	$(COMPARE) --seeds 8 --name digits-affine --network.projector_output_norm affine
+	$(COMPARE) --seeds 8 --name digits-non-affine --network.projector_output_norm non-affine
+	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.download --data.train_images 10000
+	$(COMPARE) --seeds 3 --name cifar10 --data.name npz --data.root $(CIFAR) --data.train_images 10000
+	$(BIN)/python figures/publish.py runs

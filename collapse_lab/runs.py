@@ -178,6 +178,12 @@ def final_values(directory: Path) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if pd.notna(value)}
 
 
+def training_seconds(directory: Path) -> float:
+    """Seconds that the recorded epochs took, evaluations apart; 0 where none was recorded."""
+    path = directory / "timing.csv"
+    return float(pd.read_csv(path)["seconds"].sum()) if path.exists() else 0.0
+
+
 def environment() -> dict[str, Any]:
     """Versions, machine, commit and command of this process."""
     return {

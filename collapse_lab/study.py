@@ -20,7 +20,8 @@ from collapse_lab import data
 from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
-from collapse_lab.runs import Run, device_name, environment, final_values, read_status
+from collapse_lab.methods import METHODS
+from collapse_lab.runs import Run, device_name, environment, final_values, read_status, training_seconds
 from collapse_lab.trainer import Progress, check, pick_device, train
 
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
@@ -78,7 +79,7 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
         with Run(study / path, config, overwrite=overwrite):
             pass
     device = pick_device(first.train)
-    workers = max(1, (os.cpu_count() or 1) // first.train.threads) if device.type == "cpu" else 1
+    workers = max(1, _cores() // first.train.threads) if device.type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
@@ -100,6 +101,7 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
             "config": configuration.to_dict(replace(first, method="", train=replace(first.train, seed=0))),
             "pixels": pixels.result(),
             "device": device_name(device),
+            "training_seconds": sum(training_seconds(study / path) for path in runs),
             **environment(),
         }
     return summarise(study, protocol)
@@ -110,12 +112,10 @@ def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
 
     ``mean`` and ``std`` (ddof 1) are over the seeds that finished; a value that cannot be had is null.
     """
-    summary = {
-        "protocol": protocol,
-        "arms": {
-            arm.name: _summarise_arm(arm) for arm in sorted(study.iterdir()) if any(arm.glob("seed*/config.json"))
-        },
-    }
+    order = list(METHODS)
+    recorded = [arm for arm in study.iterdir() if any(arm.glob("seed*/config.json"))]
+    recorded.sort(key=lambda arm: (order.index(arm.name) if arm.name in order else len(order), arm.name))
+    summary = {"protocol": protocol, "arms": {arm.name: _summarise_arm(arm) for arm in recorded}}
     partial = study / "summary.json.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     partial.replace(study / "summary.json")
@@ -146,6 +146,11 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
 
 def _seed(directory: Path) -> int:
     return int(directory.name.removeprefix("seed"))
+
+
+def _cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listen(futures: Sequence[Future[None]], news: Any, listen: Listener) -> None:

@@ -1,0 +1,64 @@
+"""Imports run one way, and light things stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
+
+# From the ground up: a module imports from the floors below its own.
+FLOORS = [
+    ["errors", "geometry", "losses"],
+    ["config", "records", "draws", "monitors.statistics", "monitors.tap", "monitors.probes", "monitors.verdict"],
+    ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
+    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
+    ["augment", "objective"],
+    ["evaluate"],
+    ["trainer"],
+    ["study"],
+    ["display"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("collapse_lab"):
+            base = node.module.removeprefix("collapse_lab").removeprefix(".")
+            for alias in node.names:
+                longer = f"{base}.{alias.name}".removeprefix(".")
+                is_module = (PACKAGE / Path(*longer.split("."))).with_suffix(".py").exists()
+                found.add(longer if is_module or not base else base)
+    return {module for module in found if module and module != "__version__"}
+
+
+MODULES = {name(path): imports(path) for path in PACKAGE.rglob("*.py") if name(path) and "toy" not in name(path)}
+
+
+def test_imports_run_one_way():
+    floor = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+    assert set(MODULES) - set(floor) == set()
+    wrong = [(a, b) for a, used in MODULES.items() for b in used if a != "monitors" and floor[b] >= floor[a]]
+    assert wrong == []
+
+
+def test_monitors_know_nothing_of_the_trainer():
+    used = set().union(*(used for module, used in MODULES.items() if module.startswith("monitors")))
+    assert all(module == "geometry" or module.startswith("monitors") for module in used)
+
+
+def test_light_things_do_not_load_torch():
+    code = (
+        "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
