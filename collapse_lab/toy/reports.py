@@ -17,7 +17,7 @@ from collapse_lab.toy.flow import Trajectory, checked_start, checked_times
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
-from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, has_first_integral, loss
+from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, loss
 
 POINTS, ROWS = 501, 11
 MOST_STEPS = 100_000
@@ -59,10 +59,9 @@ def scalar_report(
 
 
 def scalar_table(system: Scalar, trajectory: Trajectory) -> pd.DataFrame:
-    """time, phi, theta, loss and conserved quantity (NaN where there is none) along a trajectory."""
+    """time, phi, theta, loss and conserved quantity along a trajectory; NaN under weight decay, where all decays."""
     phi, theta = trajectory.states[:, 0], trajectory.states[:, 1]
-    law = has_first_integral(system)
-    kept = conserved(system, phi, theta, trajectory.times) if law else np.full_like(phi, np.nan)
+    kept = np.full_like(phi, np.nan) if np.any(system.numbers[2] > 0) else conserved(system, phi, theta)
     columns = {"time": trajectory.times, "phi": phi, "theta": theta}
     return pd.DataFrame(columns | {"loss": loss(phi, theta, system.noise2), "conserved": kept})
 

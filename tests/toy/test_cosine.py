@@ -154,6 +154,38 @@ def test_momentum_delays_collapse_in_proportion_to_one_over_one_minus_m() -> Non
     assert memory.time_to_energy(0.95, frozen) == np.inf
 
 
+def descended(momentum: float, epoch_steps: int, step_size: float, steps: int) -> tuple[Array, Array]:
+    """RankMe after each epoch of SGD on 1,024 images that each keep a memory of their own, and the agreement."""
+    generator, agreement = np.random.default_rng(0), np.linspace(1, 0.3, 32)
+    keep, w = (1 + np.sqrt(agreement)) / 2, generator.uniform(0.2, 1.0, 32)
+    w, ranks = w / np.linalg.norm(w), [float(cosine.rankme(w))]
+    x = generator.choice([-1.0, 1.0], (1024, 32))
+    x[:, 0] = 1
+    eta = x * np.where(generator.random(x.shape) < keep, 1, -1) * w
+    for step in range(steps):
+        if step % epoch_steps == 0:
+            order = generator.permutation(1024).reshape(epoch_steps, -1)
+        index = order[step % epoch_steps]
+        view = x[index] * np.where(generator.random((len(index), 32)) < keep, 1, -1)
+        norm = np.linalg.norm(w)
+        z, target = view * w / norm, eta[index] / np.linalg.norm(eta[index], axis=1, keepdims=True)
+        slope = np.sum(target * z, axis=1, keepdims=True) * z - target
+        eta[index] = momentum * eta[index] + (1 - momentum) * z
+        w = w - step_size * np.mean(slope * view, axis=0) / norm
+        ranks.append(float(cosine.rankme(w)))
+    return np.array(ranks), agreement
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_descent_with_a_memory_for_each_image_follows_the_mean_memory(momentum: float) -> None:
+    ranks, agreement = descended(momentum, epoch_steps=8, step_size=0.05, steps=2000)
+    # The start is drawn as above.
+    encoder = np.random.default_rng(0).uniform(0.2, 1.0, 32)
+    times = 0.05 * np.array([400.0, 1000.0, 2000.0])
+    flow = memory.flow(agreement, encoder / np.linalg.norm(encoder), momentum, 8 * 0.05, times)
+    np.testing.assert_allclose(ranks[[400, 1000, 2000]], cosine.rankme(flow.states[:, 1]), rtol=0.08)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
