@@ -15,11 +15,11 @@ from collapse_lab.toy.flow import checked_start
 from collapse_lab.toy.rule import Array
 
 
-def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0) -> Array:
+def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0, rate: float = 1.0) -> Array:
     """theta after 0, 1, ... rounds (rounds + 1,), each solved exactly with the predictor: the flow run to its end.
 
-    The inner flow keeps ``c = phi^2 - theta^2`` and ends where ``phi theta = theta_t / (1 + s2)``, so
-    ``theta_{t+1} sqrt(c + theta_{t+1}^2) = theta_t / (1 + s2)``. Needs phi > 0, which it then stays; raises ``InputError``
+    The inner flow keeps ``c = phi^2 - a theta^2`` and ends where ``phi theta = theta_t / (1 + s2)``, so
+    ``theta_{t+1} sqrt(c + a theta_{t+1}^2) = theta_t / (1 + s2)``. Needs phi > 0, which it then stays; raises ``InputError``
     elsewhere.
 
     >>> exact_rounds(0.6, 0.1, 3).round(6).tolist()
@@ -30,27 +30,29 @@ def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0) -> 
         raise InputError(f"phi: found {phi:g}, the exact inner solution is known for phi above 0")
     if rounds < 0:
         raise InputError(f"rounds: found {rounds}, must not be negative")
-    c, found = phi**2 - theta**2, [theta]
+    if rate <= 0:
+        raise InputError(f"rate: found {rate:g}, the predictor must learn: above 0")
+    c, found = phi**2 - rate * theta**2, [theta]
     for _ in range(rounds):
         wanted = (found[-1] / (1 + noise2)) ** 2
-        root = np.sqrt(c**2 + 4 * wanted)
-        square = 2 * wanted / (c + root) if c > 0 else (root - c) / 2
+        root = np.sqrt(c**2 + 4 * rate * wanted)
+        square = 2 * wanted / (c + root) if c > 0 else (root - c) / (2 * rate)
         found.append(float(np.copysign(np.sqrt(square), theta)))
     return np.array(found)
 
 
-def contraction(theta_end: float, noise2: float = 0.0) -> float:
-    """The factor by which an exact round brings theta nearer to its limit: ``phi*^2 / (phi*^2 + theta*^2)``.
+def contraction(theta_end: float, noise2: float = 0.0, rate: float = 1.0) -> float:
+    """The factor by which an exact round brings theta nearer to its limit: ``phi*^2 / (phi*^2 + a theta*^2)``.
 
     >>> round(contraction(0.806225774829855), 6)
     0.606061
     """
     square = (1 + noise2) ** -2.0
-    return float(square / (square + theta_end**2))
+    return float(square / (square + rate * theta_end**2))
 
 
 def k_step_rounds(
-    phi: float, theta: float, k: int, step_size: float, steps: int, noise2: float = 0.0
+    phi: float, theta: float, k: int, step_size: float, steps: int, noise2: float = 0.0, rate: float = 1.0
 ) -> tuple[Array, Array]:
     """phi and theta after each of ``steps`` steps of gradient descent (steps + 1,), the target renewed every k steps.
 
@@ -65,7 +67,7 @@ def k_step_rounds(
         p, w = found[step].tolist()
         target = w if step % k == 0 else target
         residual = (1 + noise2) * p * w - target
-        found[step + 1] = p - step_size * w * residual, w - step_size * p * residual
+        found[step + 1] = p - step_size * rate * w * residual, w - step_size * p * residual
         if not np.abs(found[step + 1]).max() < 1e6:
             raise InputError(f"step size: found {step_size:g}, k = {k} diverges at step {step + 1}")
     return found[:, 0], found[:, 1]

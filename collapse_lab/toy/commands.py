@@ -70,7 +70,7 @@ def scalar(as_json: bool, out: Path, **values: Any) -> None:
 @WEIGHT_DECAY
 @click.option("--phi-range", type=RANGE, default=(-2.0, 3.0), help="predictor, low and high [-2 3]")
 @click.option("--theta-range", type=RANGE, default=(-2.0, 2.0), help="encoder, low and high [-2 2]")
-@click.option("--size", type=int, default=400, help="starts along each side [400]")
+@click.option("--size", type=click.IntRange(max=4000), default=400, help="starts along each side [400]")
 @ANSWER
 @out("basin")
 def basin(as_json: bool, out: Path, **values: Any) -> None:
@@ -89,7 +89,7 @@ def basin(as_json: bool, out: Path, **values: Any) -> None:
 @click.option("--ema-rate", type=float, help="b of dW_a/dt = b (W - W_a) [none: the target is the encoder]")
 @click.option("--predictor", default="trained", help="trained, direct-pred or direct-copy [trained]")
 @click.option("--symmetric", is_flag=True, help="symmetrise the predictor's flow, as theorem 3 does")
-@click.option("--dim", type=click.IntRange(min=1, max=64), default=6, help="width of encoder and predictor [6]")
+@click.option("--dim", type=click.IntRange(min=1, max=16), default=6, help="width of encoder and predictor [6]")
 @click.option("--scale", type=float, default=0.7, help="size of the starting weights [0.7]")
 @SEED
 @ANSWER
@@ -105,9 +105,12 @@ def linear(as_json: bool, out: Path, **values: Any) -> None:
 @PHI
 @THETA
 @NOISE2
+@RATE
 @click.option("--rounds", type=click.IntRange(min=0), default=40, help="rounds of the exact alternation [40]")
 @click.option("--step-size", type=float, default=0.1, help="of the k-step alternation [0.1]")
-@click.option("--steps", type=click.IntRange(min=1), default=20000, help="of the k-step alternation [20000]")
+@click.option(
+    "--steps", type=click.IntRange(min=1, max=1_000_000), default=20000, help="of the k-step alternation [20000]"
+)
 @click.option("--beta", type=float, default=0.1, help="rate of the moving average [0.1]")
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="K, views in a mean [8]")
 @SEED

@@ -30,6 +30,8 @@ def scalar(table: pd.DataFrame, system: Scalar, verdict: str) -> Figure:
         left.set_title(f"{system.variant}: {verdict}")
         portrait(right, system, window(table))
         path(right, table)
+        if "flow_phi" in table:
+            right.plot(table["flow_phi"], table["flow_theta"], color="black", ls=":", lw=1.2, label="the flow")
         right.set_title(described(system))
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7)
@@ -43,9 +45,13 @@ def described(system: Scalar) -> str:
 
 
 def courses(axes: Axes, table: pd.DataFrame) -> None:
-    """phi and theta against time, the loss on an axis of its own."""
+    """phi and theta against time, beside the flow where a descent has recorded it."""
     axes.plot(table["time"], table["phi"], color=BLUE, ls=DASHES[0], lw=THICK, label="φ, predictor")
     axes.plot(table["time"], table["theta"], color=ORANGE, ls=DASHES[1], lw=THICK, label="θ, encoder")
+    for column in ("flow_phi", "flow_theta"):
+        if column in table:
+            label = "the flow" if column == "flow_phi" else None
+            axes.plot(table["time"], table[column], color="black", ls=":", lw=1.0, label=label)
     axes.set_xlabel("time, 1 / learning rate")
     axes.legend(loc="best")
 

@@ -42,15 +42,15 @@ def integrate(
     start: ArrayLike,
     times: ArrayLike,
     *,
-    encoder: slice,
+    encoder: slice = slice(1, None),
     method: Literal["DOP853", "LSODA"] = "DOP853",
     rtol: float = RTOL,
     atol: float = ATOL,
 ) -> Trajectory:
     """The solution of ``dy/dt = field(t, y)`` through ``start`` (D,) or (D, M) at ``times`` (T,), by ``solve_ivp``.
 
-    ``encoder`` selects the rows of the state that are the encoder. All M starts share one step size, so the tolerances
-    (relative 1e-12, absolute 1e-14) hold for each. LSODA suits one stiff start. Raises ``InputError`` for a start that
+    ``encoder`` selects the rows of the state that are the encoder: all but the first, as in the scalar toy. All M starts
+    share one step size, so the tolerances (relative 1e-12, absolute 1e-14) hold for each. LSODA suits one stiff start. Raises ``InputError`` for a start that
     is not finite, for times that are negative or do not increase, and where the solver cannot go on.
     """
     first, moments = checked_start(start), checked_times(times)
@@ -60,12 +60,20 @@ def integrate(
         return field(t, y.reshape(shape)).ravel()
 
     watched = _events(field, shape, encoder)
-    solution = solve_ivp(flat, (0.0, moments[-1]), first.ravel(), method, moments, events=watched, rtol=rtol, atol=atol)
-    if solution.status < 0:
-        raise InputError(f"integration from {first.tolist()} stopped before time {moments[-1]:g}: {solution.message}")
-    found = [_first_time(event, hits, first.ravel()) for event, hits in zip(watched, solution.t_events, strict=True)]
+    reached, states, hits = moments, first[None], [np.zeros(0)] * len(watched)
+    # solve_ivp cannot answer for an empty interval.
+    if moments[-1] > 0:
+        solution = solve_ivp(
+            flat, (0.0, moments[-1]), first.ravel(), method, moments, events=watched, rtol=rtol, atol=atol
+        )
+        if solution.status < 0:
+            raise InputError(f"integration from {first.tolist()} stopped before {moments[-1]:g}: {solution.message}")
+        # Divergence before the first moment leaves nothing recorded.
+        reached = np.asarray(solution.t, dtype=np.float64)
+        states, hits = np.reshape(np.transpose(solution.y), (-1, *shape)), solution.t_events
+    found = [_first_time(event, at, first.ravel()) for event, at in zip(watched, hits, strict=True)]
     collapsed, converged, diverged = np.array(found).reshape(columns, 3).T.reshape(3, *shape[1:])
-    return Trajectory(solution.t, solution.y.T.reshape(-1, *shape), collapsed, converged, diverged)
+    return Trajectory(reached, states, collapsed, converged, diverged)
 
 
 def checked_start(start: ArrayLike) -> Array:

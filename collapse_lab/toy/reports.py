@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from collapse_lab.errors import InputError
 from collapse_lab.toy import basin, draw
 from collapse_lab.toy.closed import end_state
 from collapse_lab.toy.descent import Descent, descend
@@ -20,7 +21,7 @@ from collapse_lab.toy.rule import Array
 from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, loss
 
 POINTS, ROWS = 501, 11
-MOST_STEPS = 100_000
+MOST_STEPS, LONGEST = 100_000, 1_000_000
 
 
 def scalar_report(
@@ -48,6 +49,8 @@ def scalar_report(
             system, start, time, Descent(step_size, momentum, gradient_noise), seed
         )
     table = scalar_table(system, trajectory)
+    if step_size is not None:
+        table = _beside_flow(system, start, table)
     last = table.iloc[-1]
     answer = {name: finite(last[name]) for name in ("phi", "theta", "loss", "conserved")} | {"verdict": verdict}
     if diverged_at is not None:
@@ -64,6 +67,13 @@ def scalar_table(system: Scalar, trajectory: Trajectory) -> pd.DataFrame:
     kept = np.full_like(phi, np.nan) if np.any(system.numbers[2] > 0) else conserved(system, phi, theta)
     columns = {"time": trajectory.times, "phi": phi, "theta": theta}
     return pd.DataFrame(columns | {"loss": loss(phi, theta, system.noise2), "conserved": kept})
+
+
+def _beside_flow(system: Scalar, start: tuple[float, float], table: pd.DataFrame) -> pd.DataFrame:
+    """The table with flow_phi and flow_theta, the flow at the times of the descent, up to where the flow diverges."""
+    found = flow(system, *start, table["time"].to_numpy())
+    beside = pd.DataFrame(found.states, columns=["flow_phi", "flow_theta"])
+    return pd.concat([table, beside], axis=1)
 
 
 def _flowed(system: Scalar, start: tuple[float, float], time: float) -> tuple[Trajectory, str, float | None]:
@@ -89,6 +99,10 @@ def _descended(
             velocity, checked_start(start), descent, steps, encoder=ENCODER, generator=generator, every=every
         )
 
+    if time / descent.step_size > LONGEST:
+        raise InputError(
+            f"step size: found {descent.step_size:g}, time {time:g} takes more than {LONGEST:,} such steps"
+        )
     steps = round(time / descent.step_size)
     trajectory = longer = run(steps)
     verdict = descent_verdict(velocity, longer, ENCODER)

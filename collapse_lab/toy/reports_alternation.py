@@ -9,6 +9,7 @@ import pandas as pd
 
 from collapse_lab.toy import alternation, draw_linear, siamese
 from collapse_lab.toy.closed import end_state
+from collapse_lab.toy.descent import Descent
 from collapse_lab.toy.memory import scalar_matrix
 from collapse_lab.toy.report import Report, cell
 from collapse_lab.toy.rule import Array
@@ -21,6 +22,7 @@ def alternation_report(
     phi: float = 0.6,
     theta: float = 0.1,
     noise2: float = 0.0,
+    rate: float = 1.0,
     rounds: int = 40,
     step_size: float = 0.1,
     steps: int = 20000,
@@ -29,14 +31,15 @@ def alternation_report(
     seed: int = 0,
 ) -> Report:
     """Every kind of alternation from one start: limits, contraction, decay, and the gradients that are equal."""
-    Scalar(noise2=noise2)
-    exact = alternation.exact_rounds(phi, theta, rounds, noise2)
-    limit = end_state("stop-gradient", phi, theta, noise2)[1]
-    descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2)[1] for k in PERIODS}
+    Scalar(noise2=noise2, rate=rate)
+    Descent(step_size)
+    exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
+    limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
+    descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
     slow, fast = (float(value) for value in np.sort(np.linalg.eigvals(scalar_matrix(noise2, beta)).real)[::-1])
     q = 1 + noise2
     answer = {
-        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2)},
+        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2, rate)},
         "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
         "no_predictor": {
             "exact_round_factor": alternation.round_factor(noise2),
@@ -56,7 +59,7 @@ def alternation_report(
     limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
-        f"contraction of an exact round {alternation.contraction(limit, noise2):.6f}; moving average: slow eigenvalue "
+        f"contraction of an exact round {alternation.contraction(limit, noise2, rate):.6f}; moving average: slow eigenvalue "
         f"{slow:.6f}; mean-input: theta exp(-{noise2:g} t); on the MLP the expected gradients without predictor differ "
         f"by {answer['mlp']['largest_difference']:.1e} where the largest entry is {answer['mlp']['largest_entry']:.2g}"
     )

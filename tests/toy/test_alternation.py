@@ -24,29 +24,30 @@ def test_exact_rounds_reference_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phi", "theta", "noise2"), [(0.6, 0.1, 0.0), (0.6, 0.1, 0.3), (0.4, 0.9, 0.0), (1.2, -0.8, 0.1)]
+    ("phi", "theta", "noise2", "rate"),
+    [(0.6, 0.1, 0.0, 1.0), (0.6, 0.1, 0.3, 1.0), (0.4, 0.9, 0.0, 0.5), (1.2, -0.8, 0.1, 1.0), (0.6, 0.1, 0.0, 3.0)],
 )
-def test_exact_rounds_contract_to_simsiams_limit(phi: float, theta: float, noise2: float) -> None:
-    found = alternation.exact_rounds(phi, theta, 2000, noise2)
-    limit = end_state("stop-gradient", phi, theta, noise2)[1]
+def test_exact_rounds_contract_to_simsiams_limit(phi: float, theta: float, noise2: float, rate: float) -> None:
+    found = alternation.exact_rounds(phi, theta, 2000, noise2, rate)
+    limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
     assert found[-1] == pytest.approx(limit, abs=1e-12)
     distance = np.abs(found - limit)
     near = np.flatnonzero(distance < 1e-4)[0]
-    assert distance[near + 1] / distance[near] == pytest.approx(alternation.contraction(limit, noise2), rel=1e-3)
+    assert distance[near + 1] / distance[near] == pytest.approx(alternation.contraction(limit, noise2, rate), rel=1e-3)
 
 
 def test_contraction_of_the_blogs_start() -> None:
     assert alternation.contraction(end_state("stop-gradient", 0.6, 0.1)[1]) == pytest.approx(0.606061, abs=5e-7)
 
 
-@pytest.mark.parametrize("noise2", [0.0, 0.4])
-def test_an_exact_round_is_the_inner_flow_run_to_its_end(noise2: float) -> None:
+@pytest.mark.parametrize(("noise2", "rate"), [(0.0, 1.0), (0.4, 1.0), (0.4, 2.5)])
+def test_an_exact_round_is_the_inner_flow_run_to_its_end(noise2: float, rate: float) -> None:
     def inner(t: float, y: Array) -> Array:
         residual = (1 + noise2) * y[0] * y[1] - 0.1
-        return -residual * np.array([y[1], y[0]])
+        return -residual * np.array([rate * y[1], y[0]])
 
     end = integrate(inner, [0.6, 0.1], [200.0], encoder=slice(1, 2)).states[-1]
-    assert end[1] == pytest.approx(alternation.exact_rounds(0.6, 0.1, 1, noise2)[1], abs=1e-10)
+    assert end[1] == pytest.approx(alternation.exact_rounds(0.6, 0.1, 1, noise2, rate)[1], abs=1e-10)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 0.807971), (10, 0.807560), (100, 0.807132)])
@@ -140,6 +141,7 @@ def test_the_mlps_gradients_are_autograds() -> None:
         (lambda: alternation.exact_rounds(-0.6, 0.1, 1), r"phi: found -0\.6"),
         (lambda: alternation.exact_rounds(np.nan, 0.1, 1), "start: found nan"),
         (lambda: alternation.exact_rounds(0.6, 0.1, -1), "rounds: found -1"),
+        (lambda: alternation.exact_rounds(0.6, 0.1, 1, rate=0.0), "rate: found 0"),
         (lambda: alternation.k_step_rounds(0.6, 0.1, 0, 0.1, 1), "k: found 0"),
         (lambda: alternation.k_step_rounds(0.6, 5.0, 3, 1.0, 50), "diverges at step"),
     ],

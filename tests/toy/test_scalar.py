@@ -190,6 +190,12 @@ def test_divergence_is_reported_with_its_time_and_stops_the_trajectory() -> None
     assert np.isfinite(found.states).all()
 
 
+def test_time_0_is_the_start_and_divergence_before_the_first_time_records_nothing() -> None:
+    assert flow(Scalar(), 0.6, 0.1, [0.0]).states.tolist() == [[0.6, 0.1]]
+    assert flow(Scalar(), 0.6, [0.1, 0.2], 0.0).states.shape == (1, 2, 2)
+    assert flow(Scalar(rate=0.0), 0.5, 1.0, [100.0]).states.shape == (0, 2)
+
+
 def test_a_stiff_start_is_integrated() -> None:
     found = flow(Scalar(), 0.6, 1000.0, [50.0])
     assert found.states[0] == pytest.approx(closed.end_state("stop-gradient", 0.6, 1000.0), rel=1e-9)
@@ -216,5 +222,5 @@ def test_bad_input_is_refused_by_name(make: object, message: str) -> None:
 
 
 def test_a_solver_that_cannot_go_on_is_an_error() -> None:
-    with pytest.raises(InputError, match="stopped before time"):
+    with pytest.raises(InputError, match="stopped before 2"):
         integrate(lambda t, y: -1 / y, [1.0], [2.0], encoder=slice(0, 1))

@@ -106,6 +106,7 @@ def test_linear_alternation_and_cosine_answer(tmp_path: Path) -> None:
         (("scalar", "--theta", "inf"), "start: found inf"),
         (("scalar", "--noise2", "-2"), "noise2: found -2.0"),
         (("scalar", "--step-size", "-1"), "step size: found -1.0"),
+        (("scalar", "--step-size", "1e-9"), "takes more than 1,000,000 such steps"),
         (("scalar", "--time", "x"), "'x' is not a valid float"),
         (("basin", "--size", "1"), "size: found 1"),
         (("linear", "--predictor", "none"), "predictor: found 'none', allowed are trained"),
