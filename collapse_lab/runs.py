@@ -144,9 +144,14 @@ class Run:
         return read_status(self.directory)
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.directory / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.directory / name)
+        write_whole(self.directory / name, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file's text, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def read_status(directory: Path) -> dict[str, Any]:
