@@ -28,11 +28,13 @@ def memory_rate(momentum: float, epoch: float) -> float:
 def scalar_matrix(noise2: float, beta: float) -> Array:
     """The generator of (theta, eta) with the squared loss: ``[[-(1 + s2), 1], [beta, -beta]]``.
 
-    Its determinant is ``beta s2``: with noise both decay, however slowly.
+    Its determinant is ``beta s2``: with noise both decay, however slowly. Raises ``InputError`` for a negative beta.
 
     >>> np.linalg.eigvals(scalar_matrix(0.5, 0.1)).max().round(6).item()
     -0.031885
     """
+    if not 0 <= beta < np.inf:
+        raise InputError(f"beta: found {beta}, must be finite and not negative")
     return np.array([[-(1 + noise2), 1.0], [beta, -beta]])
 
 

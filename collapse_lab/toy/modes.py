@@ -6,7 +6,6 @@ Tian, Chen and Ganguli 2021 (2102.06810). With tau = 1 it is the scalar toy unde
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +14,7 @@ from collapse_lab.toy.rule import Array
 
 
 @dataclass(frozen=True)
-class Modes:
+class Mode:
     """s2 ``noise2``, a_p ``rate``, e ``weight_decay``, b ``ema_rate`` (None: the target is the encoder, tau = 1)."""
 
     noise2: float = 0.0
@@ -24,7 +23,7 @@ class Modes:
     ema_rate: float | None = None
 
 
-def mode_field(system: Modes, p: Array, s: Array, tau: Array) -> Array:
+def mode_field(system: Mode, p: Array, s: Array, tau: Array) -> Array:
     """d(p, s, tau)/dt, (3, ...).
 
     ``dp = a s (tau - q p) - e p``; ``ds = 2 p s (tau - q p) - 2 e s``; ``s dtau = b (1 - tau) s - tau ds / 2``,
@@ -61,6 +60,7 @@ def critical_weight_decay(noise2: ArrayLike = 0.0, tau: ArrayLike = 1.0) -> Arra
     return np.asarray(np.asarray(tau, dtype=np.float64) ** 2 / (4 * (1 + np.asarray(noise2, dtype=np.float64))))
 
 
-def critical_noise2(weight_decay: Any, tau: Any = 1.0) -> Any:
+def critical_noise2(weight_decay: ArrayLike, tau: ArrayLike = 1.0) -> Array:
     """The augmentation variance above which a mode cannot survive: ``tau^2 / (4 e) - 1``."""
-    return tau**2 / (4 * weight_decay) - 1
+    e, tau = np.asarray(weight_decay, dtype=np.float64), np.asarray(tau, dtype=np.float64)
+    return np.asarray(tau**2 / (4 * e) - 1)

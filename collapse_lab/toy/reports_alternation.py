@@ -36,16 +36,12 @@ def alternation_report(
     exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
     limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
     descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
-    slow, fast = (float(value) for value in np.sort(np.linalg.eigvals(scalar_matrix(noise2, beta)).real)[::-1])
-    q = 1 + noise2
-    answer = {
+    memory = moving_average(noise2, beta)
+    answer: dict[str, Any] = {
         "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2, rate)},
         "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
-        "no_predictor": {
-            "exact_round_factor": alternation.round_factor(noise2),
-            "k_step_round_factor": {str(k): alternation.round_factor(noise2, step_size, k) for k in PERIODS},
-        },
-        "moving_average": {"beta": beta, "slow_eigenvalue": slow, "fast_eigenvalue": fast},
+        "no_predictor": without_predictor(noise2, step_size),
+        "moving_average": memory,
         "mean_input": {
             "rate": -noise2,
             "theta_at_time_10": float(alternation.mean_input(theta, noise2, np.array(10.0))),
@@ -54,16 +50,32 @@ def alternation_report(
         "with_predictor": with_predictor(phi, theta, noise2),
         "mlp": shared_gradient(seed),
     }
-    curves = {"exact round, predictor": exact, "exact round, no predictor": theta * q ** -np.arange(rounds + 1.0)}
+    curves = {
+        "exact round, predictor": exact,
+        "exact round, no predictor": theta * (1 + noise2) ** -np.arange(rounds + 1.0),
+    }
     curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
     limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
         f"contraction of an exact round {alternation.contraction(limit, noise2, rate):.6f}; moving average: slow eigenvalue "
-        f"{slow:.6f}; mean-input: theta exp(-{noise2:g} t); on the MLP the expected gradients without predictor differ "
-        f"by {answer['mlp']['largest_difference']:.1e} where the largest entry is {answer['mlp']['largest_entry']:.2g}"
+        f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{noise2:g} t); the MLP's expected gradients without "
+        f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
+        f"{answer['mlp']['largest_entry']:.2g}"
     )
     return Report("alternation", answer, _cells(curves, limits), caption, table, draw_linear.alternation)
+
+
+def without_predictor(noise2: float, step_size: float) -> dict[str, Any]:
+    """What a round without predictor multiplies theta by, exactly and in k steps."""
+    steps = {str(k): alternation.round_factor(noise2, step_size, k) for k in PERIODS}
+    return {"exact_round_factor": alternation.round_factor(noise2), "k_step_round_factor": steps}
+
+
+def moving_average(noise2: float, beta: float) -> dict[str, float]:
+    """The eigenvalues of theta and its moving average."""
+    fast, slow = (float(value) for value in np.sort(np.linalg.eigvals(scalar_matrix(noise2, beta)).real))
+    return {"beta": beta, "slow_eigenvalue": slow, "fast_eigenvalue": fast}
 
 
 def _cells(curves: dict[str, Array], limits: list[float]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from collapse_lab.toy.linear import Linear, LinearTrajectory, direct_copy, direc
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
+from collapse_lab.toy.scalar import Scalar
 
 POINTS = 201
 LONGEST = 2000.0
@@ -42,37 +43,35 @@ def linear_report(
     if predictor not in PREDICTORS:
         raise InputError(f"predictor: found '{predictor}', allowed are {', '.join(PREDICTORS)}")
     checked_times(time)
-    identity = np.eye(dim)
-    system = Linear(
-        identity, noise2 * identity, variant, rate, weight_decay, ema_rate, symmetric, PREDICTORS[predictor]
-    )
+    Scalar(noise2=noise2)
+    identity, chosen = np.eye(dim), PREDICTORS[predictor]
+    system = Linear(identity, noise2 * identity, variant, rate, weight_decay, ema_rate, symmetric, chosen)
     start = drawn(dim, scale, seed)
     trajectory = flow(system, *start, np.linspace(0, time, POINTS) if time > 0 else [0.0])
-    modes = spectra.modes(system, trajectory.weights)
+    found = spectra.modes(system, trajectory.weights)
+    low, high = (finite(float(value)) for value in fixed_points(weight_decay, noise2))
     verdict, alive = _fate(system, start)
-    low, high = fixed_points(weight_decay, noise2)
     checks = theorems(system, trajectory)
-    answer = {
-        "p": modes.p[-1].tolist(),
-        "s": modes.s[-1].tolist(),
-        "alignment": modes.alignment[-1].tolist(),
+    answer = {name: values[-1].tolist() for name, values in found._asdict().items()} | {
         "commutator": float(spectra.commutator_norm(system, trajectory.weights)[-1]),
-        "p_minus": finite(float(low)),
-        "p_plus": finite(float(high)),
+        "p_minus": low,
+        "p_plus": high,
         "critical_weight_decay": float(critical_weight_decay(noise2)),
         "theorems": checks,
         "modes_alive": alive,
         "verdict": verdict,
     }
-    table = linear_table(system, trajectory)
-    rows = zip(*(values[-1] for values in modes), strict=True)
-    cells = [
+    caption = f"{variant} at time {time:g}: {verdict}, {alive} of {dim} modes in the end; p_+ {cell(high)}"
+    caption += "".join(f"; {name} {cell(value)}" for name, value in checks.items())
+    return Report("linear", answer, _cells(found), caption, linear_table(system, trajectory), draw_linear.linear)
+
+
+def _cells(found: spectra.Modes) -> list[dict[str, str]]:
+    rows = zip(*(values[-1] for values in found), strict=True)
+    return [
         {"mode": str(k), "p": cell(float(p)), "s": cell(float(s)), "alignment": cell(float(a))}
         for k, (p, s, a) in enumerate(rows)
     ]
-    said = [f"{variant} at time {time:g}: {verdict}, {alive} of {dim} modes in the end", f"p_+ {high:.9g}"]
-    caption = "; ".join([*said, *(f"{name} {cell(value)}" for name, value in checks.items())])
-    return Report("linear", answer, cells, caption, table, draw_linear.linear)
 
 
 def drawn(dim: int, scale: float, seed: int) -> tuple[Array, Array]:
@@ -98,18 +97,13 @@ def linear_table(system: Linear, trajectory: LinearTrajectory) -> pd.DataFrame:
 
 def theorems(system: Linear, trajectory: LinearTrajectory) -> dict[str, float]:
     """The running checks that apply: the largest residual of theorem 1, the largest value over its bound for 2 and 3."""
-    checks: dict[str, Callable[[], float]] = {
-        "theorem_1_residual": lambda: float(spectra.theorem_1(system, trajectory).max()),
-        "theorem_2_over_bound": lambda: _over_bound(*spectra.theorem_2(system, trajectory)),
-        "theorem_3_over_bound": lambda: _over_bound(*spectra.theorem_3(system, trajectory)),
-    }
     found = {}
-    for name, check in checks.items():
-        try:
-            found[name] = check()
-        except InputError:
-            # The theorem says nothing about this system.
-            continue
+    if spectra.theorem_1_applies(system):
+        found["theorem_1_residual"] = float(spectra.theorem_1(system, trajectory).max())
+    if system.variant == "both-terms":
+        found["theorem_2_over_bound"] = _over_bound(*spectra.theorem_2(system, trajectory))
+    if spectra.theorem_3_applies(system):
+        found["theorem_3_over_bound"] = _over_bound(*spectra.theorem_3(system, trajectory))
     return found
 
 

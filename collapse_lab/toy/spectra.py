@@ -39,12 +39,17 @@ def commutator_norm(system: Linear, weights: Weights) -> Array:
     return np.asarray(np.linalg.norm(f @ weights.predictor - weights.predictor @ f, axis=(-2, -1)))
 
 
+def theorem_1_applies(system: Linear) -> bool:
+    """Stop-gradient and a trained predictor whose flow is not symmetrised."""
+    return system.variant == "stop-gradient" and not system.symmetric and system.predictor_of is None
+
+
 def theorem_1(system: Linear, trajectory: LinearTrajectory) -> Array:
     """``||W W^T - W_p^T W_p / a_p - exp(-2 e t) C||_F`` over time (T,): 0, for C from the start, under stop-gradient.
 
     Holds for any target and data, with the predictor trained and its flow not symmetrised; elsewhere ``InputError``.
     """
-    if system.variant != "stop-gradient" or system.symmetric or system.predictor_of is not None:
+    if not theorem_1_applies(system):
         raise InputError("theorem 1 needs stop-gradient and a trained predictor whose flow is not symmetrised")
     encoder, predictor, _ = trajectory.weights
     gap = encoder @ np.swapaxes(encoder, -1, -2) - np.swapaxes(predictor, -1, -2) @ predictor / system.rate
@@ -108,11 +113,14 @@ def commutator_velocity(system: Linear, weights: Weights) -> tuple[Array, Array]
     return found, -(bracket @ k + k @ bracket)
 
 
-def _check_theorem_3(system: Linear) -> None:
+def theorem_3_applies(system: Linear) -> bool:
+    """X = I, X' = s2 I, stop-gradient, no EMA, a trained predictor with the symmetrised flow."""
     identity = np.eye(len(system.data))
-    isotropic = np.array_equal(system.data, identity) and np.array_equal(
-        system.augmentation, system.augmentation[0, 0] * identity
-    )
+    isotropic = np.array_equal(system.augmentation, system.augmentation[0, 0] * identity)
     plain = system.variant == "stop-gradient" and system.symmetric and system.predictor_of is None
-    if not (isotropic and plain and system.ema_rate is None):
+    return plain and isotropic and np.array_equal(system.data, identity) and system.ema_rate is None
+
+
+def _check_theorem_3(system: Linear) -> None:
+    if not theorem_3_applies(system):
         raise InputError("theorem 3 needs X = I, X' = s2 I, stop-gradient, no EMA and the symmetrised predictor flow")

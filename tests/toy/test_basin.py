@@ -98,7 +98,7 @@ def test_fixed_points_and_critical_weight_decay() -> None:
         for p in (low, high):
             assert abs(p**2 * (1 - (1 + noise2) * p) - decay * p) < 1e-15
     assert float(critical_weight_decay(0.5)) == pytest.approx(1 / 6)
-    assert critical_noise2(0.05) == pytest.approx(4.0)
+    assert float(critical_noise2(0.05)) == pytest.approx(4.0)
     assert np.isnan(fixed_points(0.26)).all()
 
 

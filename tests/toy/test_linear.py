@@ -8,7 +8,7 @@ import torch
 
 from collapse_lab.errors import InputError
 from collapse_lab.toy.linear import Linear, Weights, correlation, direct_copy, direct_pred, field, flow, slot_gradient
-from collapse_lab.toy.modes import Modes, fixed_points, mode_field
+from collapse_lab.toy.modes import Mode, fixed_points, mode_field
 from collapse_lab.toy.rule import VARIANTS, Array
 from collapse_lab.toy.scalar import Scalar
 from collapse_lab.toy.scalar import flow as scalar_flow
@@ -82,7 +82,7 @@ def test_reduction_to_eigenmodes(seed: int, ema_rate: float | None) -> None:
     weights = Weights(encoder, (basis * p) @ basis.T, (basis * tau) @ basis.T @ encoder)
     moved = field(system, weights)
     df = moved.encoder @ encoder.T + encoder @ moved.encoder.T
-    dp, ds, dtau = mode_field(Modes(0.2, 1.7, 0.03, ema_rate), p, s, tau)
+    dp, ds, dtau = mode_field(Mode(0.2, 1.7, 0.03, ema_rate), p, s, tau)
     np.testing.assert_allclose(basis.T @ moved.predictor @ basis, np.diag(dp), atol=1e-13)
     np.testing.assert_allclose(basis.T @ df @ basis, np.diag(ds), atol=1e-13)
     # W_a = tau W along each mode: the velocity of (u . W_a v) / (u . W v).
