@@ -78,7 +78,7 @@ def fates(system: Scalar, phi: ArrayLike, theta: ArrayLike) -> Codes:
 def _compared(system: Scalar, phi: Array, theta: Array) -> Codes:
     """Fates by the side of the separatrix on which a start lies."""
     s2, a, e = (float(value) for value in system.numbers)
-    height = np.log(a * theta**2) - log_gap_on_separatrix(phi, s2, e)
+    height = np.log(a) + 2 * np.log(np.abs(theta)) - log_gap_on_separatrix(phi, s2, e)
     codes = np.where(height > 0, NOT_COLLAPSED, COLLAPSED)
     return np.where(np.abs(height) < CLOSE, UNDECIDED, codes).astype(np.int8)
 
