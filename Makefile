@@ -2,13 +2,17 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install gallery
+.PHONY: demo test test-extras check install gallery
 
 demo: install
 	$(BIN)/collapse-lab compare
 
 test: install
 	$(BIN)/python -m pytest
+
+# What needs a program or a package that the core does without; skips, with its reason, what is not there.
+test-extras: install
+	$(BIN)/python -m pytest -rs tests/toy/test_phase_portrait.py
 
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

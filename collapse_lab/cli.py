@@ -13,6 +13,7 @@ import click
 from collapse_lab import __version__
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.flags import configuration_flags, configured
+from collapse_lab.toy.commands import toy
 
 # What a command needs is imported when it runs: help, tables and figures come without torch.
 
@@ -114,6 +115,9 @@ def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: 
     console.print(terminal(cells))
     if caption:
         console.print(caption, highlight=False)
+
+
+commands.add_command(toy)
 
 
 def _one_name(name: str | None) -> str | None:

@@ -1,0 +1,1 @@
+"""Collapse as dynamics: small systems whose fate is known, from closed forms to maps of a million starts."""

@@ -1,0 +1,128 @@
+"""The answer of ``toy alternation``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from collapse_lab.toy import alternation, draw_linear, siamese
+from collapse_lab.toy.closed import end_state
+from collapse_lab.toy.descent import Descent
+from collapse_lab.toy.memory import scalar_matrix
+from collapse_lab.toy.report import Report, cell
+from collapse_lab.toy.rule import Array
+from collapse_lab.toy.scalar import Scalar
+
+PERIODS = (1, 10, 100)
+
+
+def alternation_report(
+    phi: float = 0.6,
+    theta: float = 0.1,
+    noise2: float = 0.0,
+    rate: float = 1.0,
+    rounds: int = 40,
+    step_size: float = 0.1,
+    steps: int = 20000,
+    beta: float = 0.1,
+    samples: int = 8,
+    seed: int = 0,
+) -> Report:
+    """Every kind of alternation from one start: limits, contraction, decay, and the gradients that are equal."""
+    Scalar(noise2=noise2, rate=rate)
+    Descent(step_size)
+    exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
+    limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
+    descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
+    memory = moving_average(noise2, beta)
+    answer: dict[str, Any] = {
+        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2, rate)},
+        "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
+        "no_predictor": without_predictor(noise2, step_size),
+        "moving_average": memory,
+        "mean_input": {
+            "rate": -noise2,
+            "theta_at_time_10": float(alternation.mean_input(theta, noise2, np.array(10.0))),
+        },
+        "gradient_of_theta": gradients(noise2, samples),
+        "with_predictor": with_predictor(phi, theta, noise2),
+        "mlp": shared_gradient(seed),
+    }
+    curves = {
+        "exact round, predictor": exact,
+        "exact round, no predictor": theta * (1 + noise2) ** -np.arange(rounds + 1.0),
+    }
+    curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
+    limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
+    table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
+    caption = (
+        f"contraction of an exact round {alternation.contraction(limit, noise2, rate):.6f}; moving average: slow eigenvalue "
+        f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{noise2:g} t); the MLP's expected gradients without "
+        f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
+        f"{answer['mlp']['largest_entry']:.2g}"
+    )
+    return Report("alternation", answer, _cells(curves, limits), caption, table, draw_linear.alternation)
+
+
+def without_predictor(noise2: float, step_size: float) -> dict[str, Any]:
+    """What a round without predictor multiplies theta by, exactly and in k steps."""
+    steps = {str(k): alternation.round_factor(noise2, step_size, k) for k in PERIODS}
+    return {"exact_round_factor": alternation.round_factor(noise2), "k_step_round_factor": steps}
+
+
+def moving_average(noise2: float, beta: float) -> dict[str, float]:
+    """The eigenvalues of theta and its moving average."""
+    fast, slow = (float(value) for value in np.sort(np.linalg.eigvals(scalar_matrix(noise2, beta)).real))
+    return {"beta": beta, "slow_eigenvalue": slow, "fast_eigenvalue": fast}
+
+
+def _cells(curves: dict[str, Array], limits: list[float]) -> list[dict[str, str]]:
+    return [
+        {"scheme": name, "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])), "limit": f"{end:.6f}"}
+        for (name, values), end in zip(curves.items(), limits, strict=True)
+    ]
+
+
+def _rows(name: str, values: Array, limit: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"scheme": name, "round": np.arange(len(values)), "theta": values, "distance": np.abs(values - limit)}
+    )
+
+
+def gradients(noise2: float, samples: int) -> dict[str, Any]:
+    """Mean and variance of theta's gradient without predictor, at theta = 1, by how eta is estimated."""
+    kinds = {
+        "exact_eta": alternation.sampled_eta(noise2, None),
+        "one_sample": alternation.sampled_eta(noise2, 1),
+        f"mean_of_{samples}": alternation.sampled_eta(noise2, samples),
+        "plain_siamese": alternation.plain_siamese(noise2),
+    }
+    return {name: found._asdict() for name, found in kinds.items()}
+
+
+def with_predictor(phi: float, theta: float, noise2: float) -> dict[str, Any]:
+    """Mean and variance of theta's gradient with predictor and stop-gradient: SimSiam's target and mean-input's."""
+
+    def simsiam(x: Array, n1: Array, n2: Array) -> Array:
+        return (phi * theta * (x + n1) - theta * (x + n2)) * phi * (x + n1)
+
+    def mean_input(x: Array, n1: Array, n2: Array) -> Array:
+        return (phi * theta * (x + n1) - theta * x) * phi * (x + n1)
+
+    kinds = {"simsiam": simsiam, "mean_input": mean_input}
+    return {name: alternation.over_draws(kind, noise2)._asdict() for name, kind in kinds.items()}
+
+
+def shared_gradient(seed: int) -> dict[str, float]:
+    """How far the expected gradients of a small MLP without predictor are from the exact eta's; siamese is halved."""
+    network, views = siamese.drawn(seed)
+    exact = siamese.exact_eta(network, views)
+    others = (
+        siamese.profile(network, views),
+        siamese.sampled_eta(network, views),
+        siamese.plain_siamese(network, views) / 2,
+    )
+    difference = max(float(np.abs(other - exact).max()) for other in others)
+    return {"largest_difference": difference, "largest_entry": float(np.abs(exact).max())}
