@@ -25,7 +25,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
 	touch $@
 
-# Where the data sets of the gallery lie; see figures/gallery/README.md.
+# What the gallery reads: a folder in the layout of torchvision, and an npz of uint8 NHWC images.
 FASHION ?= .data/fashion
 CIFAR ?= .data/cifar10-jpeg-q75.npz
 COMPARE := $(BIN)/collapse-lab compare
