@@ -20,7 +20,7 @@ RANKME_EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Moments:
-    """Sufficient statistics of l2-normalised rows u_n: count N, sum (D,) and second moment sum_n u_n u_n^T (D, D)."""
+    """Sufficient statistics of rows u_n: count N, sum (D,) and second moment sum_n u_n u_n^T (D, D), float64."""
 
     count: int
     total: Tensor
@@ -35,15 +35,17 @@ class Moments:
         return self.total.numel()
 
 
-def moments(features: Tensor) -> Moments:
-    """Moments of the l2-normalised rows of ``features`` (N, D), any floating dtype, accumulated in float64.
+def moments(features: Tensor, *, normalise: bool = True) -> Moments:
+    """Moments of the rows of ``features`` (N, D), l2-normalised unless told not to, accumulated in float64.
 
-    A row of norm below 1e-12 counts as the zero vector. Float64 is needed: in float32 the rounding of the second moment
+    Any floating dtype. A row of norm below 1e-12 counts as the zero vector where rows are normalised. Float64 is needed: in float32 the rounding of the second moment
     of a rank-1 cloud reads as RankMe 3.6 at D = 2048. Raises ``ValueError`` unless N >= 1, D >= 1 and rows are floating.
     """
     if features.ndim != 2 or 0 in features.shape or not features.is_floating_point():
         raise ValueError(f"features: found shape {tuple(features.shape)}, {features.dtype}; expected floating (N, D)")
-    rows = torch.nn.functional.normalize(features.detach().double(), dim=1)
+    rows = features.detach().double()
+    if normalise:
+        rows = torch.nn.functional.normalize(rows, dim=1)
     return Moments(len(rows), rows.sum(0), rows.T @ rows)
 
 
