@@ -74,8 +74,8 @@ def lidar(
 
     Sample means of q views carry S_w / q, so noise alone reads high: n = 1,000, q = 10, D = 32, no signal: about 31.4.
     ``debias`` takes S_w / q (its mean over samples where q differs) off S_b, without delta, and negative eigenvalues
-    count as zero: 4 directions of variance 1 in D = 128 with noise 0.3, n = 1,000, read 51, 25, 14, 5.9 at q = 2, 5, 10,
-    50 and debiased 13, 6.7, 5.3, 4.3. What is left of noise alone is still not small. Compare only at equal n and q.
+    count as zero: 4 directions of variance 1 in D = 128 with noise 0.3, n = 1,000, read about 51, 25, 14, 5.9 at q = 2, 5,
+    10, 50 and debiased 13, 6.7, 5.3, 4.3. What is left of noise alone is still not small. Compare only at equal n and q.
 
     Range [1, min(D, n - 1)]; collapse: near 1, and 1 where sample means do not differ. Means something from n well above
     D on. NaN where rows are not finite. Raises ``ValueError`` for fewer than two samples, no sample with two views, or an
