@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from collapse_lab.geometry import effective_rank, moments, rankme, unit_rows
+from collapse_lab.geometry import Moments, effective_rank, moments, rankme, unit_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 256
@@ -37,9 +37,17 @@ READING = "of which the reading, once gathered"
 Contender = Callable[[tuple[Tensor, ...]], float]
 
 
+def gather(batches: tuple[Tensor, ...]) -> Moments:
+    """Moments added up batch by batch."""
+    gathered = moments(batches[0])
+    for batch in batches[1:]:
+        gathered = moments(batch, onto=gathered)
+    return gathered
+
+
 def from_moments(batches: tuple[Tensor, ...]) -> float:
     """This package: float64 moments added up batch by batch, (d, d) kept, then its eigenvalues."""
-    return rankme(reduce(add, (moments(batch) for batch in batches)))
+    return rankme(gather(batches))
 
 
 def stored_rows(batches: tuple[Tensor, ...], dtype: torch.dtype = torch.float32) -> float:
@@ -84,7 +92,7 @@ def line(count: int, dimension: int) -> Tensor:
 
 def measure(batches: tuple[Tensor, ...], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of each contender by round, and its value."""
-    gathered = reduce(add, (moments(batch) for batch in batches))
+    gathered = gather(batches)
     runs = {**CONTENDERS, READING: lambda _: rankme(replace(gathered))}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     values: dict[str, float] = {}

@@ -230,6 +230,20 @@ def test_values_do_not_depend_on_split_order_or_scale_of_rows(name, cut, scale, 
     assert METRICS[name](split) == pytest.approx(METRICS[name](whole), rel=1e-7)
 
 
+@draws
+@given(cut=st.integers(1, 99), seed=seeds, normalise=st.booleans(), inference=st.booleans())
+def test_adding_onto_moments_is_adding_moments(cut, seed, normalise, inference):
+    cloud = uneven(100, 10, seed)
+    first, rest = cloud[:cut], cloud[cut:]
+    with torch.inference_mode(inference):
+        start = moments(first, normalise=normalise)
+    together = start + moments(rest, normalise=normalise)
+    found = moments(rest, normalise=normalise, onto=start)
+    assert found.count == together.count == 100
+    torch.testing.assert_close(found.total, together.total)
+    torch.testing.assert_close(found.second, together.second)
+
+
 @EVERY
 @draws
 @given(seed=seeds, times=st.integers(2, 5))

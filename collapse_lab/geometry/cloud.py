@@ -53,15 +53,20 @@ class Moments:
         return _eigenvalues(self.covariance, self.count - 1)
 
 
-def moments(features: Tensor, *, normalise: bool = True) -> Moments:
+def moments(features: Tensor, *, normalise: bool = True, onto: Moments | None = None) -> Moments:
     """Moments of the rows of ``features`` (N, D), l2-normalised (see ``unit_rows``) or, on request, as they are.
 
-    Any floating dtype, accumulated in float64: in float32 the rounding of the second moment of a rank-1 cloud reads as
-    RankMe 3.6 at D = 2048. Rows that are not finite make every measure NaN. Raises ``ValueError`` unless N >= 1, D >= 1
-    and rows are floating.
+    With ``onto`` they are added to moments of earlier rows, in place and in less than half the time of a sum: those are
+    used up and must not be read again. Any floating dtype, accumulated in float64: in float32 the rounding of the second
+    moment of a rank-1 cloud reads as RankMe 3.6 at D = 2048. Rows that are not finite make every measure NaN. Raises
+    ``ValueError`` unless N >= 1, D >= 1 and rows are floating.
     """
     rows = unit_rows(features) if normalise else double_rows(features)
-    return Moments(len(rows), rows.sum(0), rows.T @ rows)
+    if onto is None:
+        return Moments(len(rows), rows.sum(0), rows.T @ rows)
+    # What was made under torch.inference_mode cannot be written to outside it.
+    second = onto.second.clone() if onto.second.is_inference() else onto.second
+    return Moments(onto.count + len(rows), onto.total + rows.sum(0), second.addmm_(rows.T, rows))
 
 
 def covariance_moments(covariance: Tensor, count: int) -> Moments:
