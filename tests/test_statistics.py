@@ -1,5 +1,6 @@
 """The bundles: what each measure reads, where it is defined, and that its metadata says what is so."""
 
+import inspect
 import math
 import re
 
@@ -152,3 +153,10 @@ def test_the_readmes_table_has_a_row_for_every_measure_with_nothing_left_blank()
     assert [row["metric"] for row in cells] == [statistic.name for statistic in FULL]
     assert all(all(value.strip() and "|" not in value for value in row.values()) for row in cells)
     assert {row["bundle"] for row in cells} == {"cheap", "standard", "full"}
+
+
+@pytest.mark.parametrize("name", [name for name in geometry.__all__ if inspect.isfunction(getattr(geometry, name))])
+def test_every_function_of_geometry_shows_an_example_with_its_number(name):
+    documentation = inspect.getdoc(getattr(geometry, name))
+    assert ">>>" in documentation
+    assert re.search(r"\d", documentation[documentation.index(">>>") :].split("\n", 1)[1])

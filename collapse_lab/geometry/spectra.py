@@ -20,7 +20,8 @@ def spectrum(m: Moments, *, centred: bool = False) -> Tensor:
     """Singular values of the matrix of rows divided by sqrt(N), descending, (D,), float64; uncentred unless told.
 
     Of unit rows their squares add up to 1 where no row is zero. Collapse: only the first differs from 0. At most min(N, D)
-    of them do, centred one fewer. Values below about 1e-8 of the first are rounding. Rows that are not finite give NaN.
+    of them do, centred one fewer, so it needs N well above D. Values below about 1e-8 of the first are rounding. Rows that
+    are not finite give NaN. Logged in this form by Jing et al. (2022).
 
     >>> from collapse_lab.geometry import moments
     >>> spectrum(moments(torch.eye(2)))
