@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 FLOORS = [
     ["errors", "geometry", "losses"],
     ["config", "records", "draws", "monitors.statistics", "monitors.tap", "monitors.probes", "monitors.verdict"],
+    ["monitors.recorder", "monitors.schedules"],
+    ["monitors.distributed"],
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
+    ["monitors.sinks"],
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
     ["augment", "objective"],
     ["evaluate"],
