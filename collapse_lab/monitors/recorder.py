@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from collapse_lab.geometry import Moments, moments
+from collapse_lab.geometry import Moments, moments, unit_rows
 from collapse_lab.monitors.statistics import Gathered, Needs
 from collapse_lab.monitors.tap import Tap
 
@@ -75,10 +74,10 @@ class Recorder:
         fresh = moments(rows)
         self._moments = fresh if self._moments is None else self._moments + fresh
         if "raw" in self._needs:
-            raw = _raw_moments(rows)
+            raw = moments(rows, normalise=False)
             self._raw = raw if self._raw is None else self._raw + raw
         if "rows" in self._needs:
-            self._rows = even_share([*self._rows, normalize(rows[:MOST_ROWS].double(), dim=1)])
+            self._rows = even_share([*self._rows, unit_rows(rows[:MOST_ROWS])])
 
     def _clear(self) -> None:
         self._moments, self._raw, self._rows = None, None, []
@@ -112,8 +111,3 @@ def backward_on_stack() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _raw_moments(rows: Tensor) -> Moments:
-    rows = rows.double()
-    return Moments(len(rows), rows.sum(0), rows.T @ rows)
