@@ -31,8 +31,10 @@ def test_a_plain_loop_shows_which_stage_lost_rank(tmp_path):
 
 def test_a_vision_transformer_is_read_by_token_pooled_and_by_class_token():
     transformer = importlib.import_module("vision_transformer")
-    readings = transformer.main(steps=6, every=3)
+    readings = transformer.main(steps=40, every=20)
     assert {reading.layer for reading in readings} == set(transformer.LAYERS)
-    assert {reading.step for reading in readings} == {3, 6}
-    rank = {r.layer: r.value for r in readings if r.metric == "rankme" and r.step == 6}
-    assert rank["patches"] > rank["pooled patches"] > 1
+    assert {reading.step for reading in readings} == {20, 40}
+    rank = {r.layer: r.value for r in readings if r.metric == "rankme" and r.step == 40}
+    # Rows of the same image differ by position; images hardly do.
+    assert rank["patches"] > 3 * rank["pooled patches"]
+    assert rank["pooled patches"] < 4 > rank["class token"]
