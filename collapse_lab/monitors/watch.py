@@ -46,7 +46,7 @@ class Watch:
     views of the same samples: with micro-batches, leave them out. Each of ``sinks`` is given the readings of a step.
 
     With ``reduce`` the rows of all processes of the default group count, and all get the same readings; every process
-    must then be watched with the same schedule. Without, each process reads its own rows.
+    must then be watched with the same schedule, and one of them given the sinks. Without, each reads its own rows.
 
     Forward values, weights, buffers and random state stay as they would be without it; outputs are detached; hooks go
     when the context ends. Off schedule a hook returns at once and nothing waits for the device. A watched module that did
