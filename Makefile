@@ -2,13 +2,18 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install gallery
+.PHONY: demo test test-extras check install gallery
 
 demo: install
 	$(BIN)/collapse-lab compare
 
 test: install
 	$(BIN)/python -m pytest
+
+# Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
+# deprecation warnings are shown and are not errors.
+test-extras: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest -m extras -W default tests/extras
 
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -21,6 +26,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
 	touch $@
 
+$(VENV)/.installed-extras: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test,extras]"
+	touch $@
+
 # Where the data sets of the gallery lie; see figures/gallery/README.md.
 FASHION ?= .data/fashion
 CIFAR ?= .data/cifar10-jpeg-q75.npz
@@ -31,6 +40,6 @@ gallery: install
 	$(COMPARE) --seeds 8 --name digits-none
 	$(COMPARE) --seeds 8 --name digits-affine --network.projector_output_norm affine
 	$(COMPARE) --seeds 8 --name digits-non-affine --network.projector_output_norm non-affine
-	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.train_images 10000
+	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.download --data.train_images 10000
 	$(COMPARE) --seeds 3 --name cifar10 --data.name npz --data.root $(CIFAR) --data.train_images 10000
 	$(BIN)/python figures/publish.py runs

@@ -1,6 +1,8 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
-from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
+from collapse_lab.monitors import schedules, sinks
+from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Statistic
+from collapse_lab.monitors.tap import Tap
 from collapse_lab.monitors.verdict import Verdict, Vote, judge
 from collapse_lab.monitors.watch import Reading, Watch
 
@@ -9,11 +11,13 @@ __all__ = [
     "FULL",
     "SPECTRUM",
     "STANDARD",
-    "Gathered",
     "Reading",
     "Statistic",
+    "Tap",
     "Verdict",
     "Vote",
     "Watch",
     "judge",
+    "schedules",
+    "sinks",
 ]
