@@ -71,11 +71,9 @@ class Recorder:
             raise ValueError(
                 f"layer '{self.label}': found rows of {found} channels after rows of {before} in one reading"
             )
-        fresh = moments(rows)
-        self._moments = fresh if self._moments is None else self._moments + fresh
+        self._moments = moments(rows, onto=self._moments)
         if "raw" in self._needs:
-            raw = moments(rows, normalise=False)
-            self._raw = raw if self._raw is None else self._raw + raw
+            self._raw = moments(rows, normalise=False, onto=self._raw)
         if "rows" in self._needs:
             self._rows = even_share([*self._rows, unit_rows(rows[:MOST_ROWS])])
 
