@@ -10,8 +10,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# What needs a program or a package that the core does without; skips, with its reason, what is not there.
-test-extras: install
+# Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
+# deprecation warnings are shown and are not errors. Then the toy's page in a headless Chromium, where there is one.
+test-extras: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest -m extras -W default tests/extras
 	$(BIN)/python -m pytest -rs tests/toy/test_phase_portrait.py
 
 check: install
@@ -23,6 +25,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test,extras]"
 	touch $@
 
 # What the gallery reads: a folder in the layout of torchvision, and an npz of uint8 NHWC images.

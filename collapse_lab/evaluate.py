@@ -14,7 +14,7 @@ from collapse_lab.config import MonitorConfig
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
-from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, read
+from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.objective import Objective
 
 BATCH = 512
@@ -51,7 +51,7 @@ def evaluate(
     values = [
         Value("eval", layer, *reading)
         for layer, features in queries.items()
-        for reading in read(moments(features), (*STANDARD, SPECTRUM))
+        for reading in read(Gathered(moments(features)), (*STANDARD, SPECTRUM))
     ]
     values += [Value("probe", "", "k", 0, protocol.k), Value("probe", "", "temperature", 0, protocol.temperature)]
     for layer in ("backbone", "projector"):
