@@ -10,27 +10,47 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from collapse_lab import tables
 
 ROOT = Path(__file__).resolve().parent.parent
+HEADS = ("none", "affine", "non-affine")
 RESULTS = ROOT / "experiments" / "results"
 
 
 def table(name: str) -> str:
-    """The Markdown of one table: methods, metrics, or the comparison of a study under experiments/results."""
+    """The Markdown of one table: methods, metrics, heads, or the comparison of a study under experiments/results."""
     if name == "methods":
         return tables.markdown(tables.method_cells())
     if name == "metrics":
         return tables.markdown(tables.metric_cells())
-    summary = json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8"))
-    protocol = summary["protocol"]
-    source = (
-        f"`{protocol['command']}`; {protocol['device']}, torch {protocol['packages']['torch']}, "
-        f"{protocol['training_seconds']:.0f} s of training in all, commit {protocol['commit']}."
+    if name == "heads":
+        rows = [
+            {"BatchNorm on z": head, **row}
+            for head in HEADS
+            for row in tables.comparison_cells(summary(f"digits-{head}"))
+            if row["n"]
+        ]
+        return f"{tables.markdown(rows)}\n\n" + " ".join(source(summary(f"digits-{head}")) for head in HEADS)
+    found = summary(name)
+    cells = tables.markdown(tables.comparison_cells(found))
+    return f"{cells}\n\n{tables.comparison_caption(found)} {source(found)}"
+
+
+def summary(study: str) -> dict[str, Any]:
+    """The committed summary of a study."""
+    found: dict[str, Any] = json.loads((RESULTS / study / "summary.json").read_text(encoding="utf-8"))
+    return found
+
+
+def source(found: dict[str, Any]) -> str:
+    """How the numbers of a summary came about."""
+    protocol = found["protocol"]
+    return (
+        f"`{protocol['command']}`: {protocol['device']}, torch {protocol['packages']['torch']}, "
+        f"{protocol['training_seconds']:.0f} s of training in all runs together, commit {protocol['commit']}."
     )
-    cells = tables.markdown(tables.comparison_cells(summary))
-    return f"{cells}\n\n{tables.comparison_caption(summary)} {source}"
 
 
 def rewritten(text: str) -> str:
