@@ -22,7 +22,8 @@ from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
-from collapse_lab.runs import ENDED, (
+from collapse_lab.runs import (
+    ENDED,
     Run,
     device_name,
     environment,

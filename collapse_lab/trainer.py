@@ -58,8 +58,9 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
     """Train to the end from wherever the directory stands, and return the final status.
 
     A finished, failed or stopped run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
-    ``diverged`` and the step. An alarm, where ``monitor.on_collapse`` says stop, ends it as
-    ``stopped``. An interrupt leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an undisturbed one, byte for byte, on a CPU with the same number of threads.
+    ``diverged`` and the step. An alarm, where ``monitor.on_collapse`` says stop, ends it as ``stopped``. An interrupt
+    leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
+    undisturbed one, byte for byte, on a CPU with the same number of threads.
     """
     if run.status()["state"] in ENDED:
         return run.status()
