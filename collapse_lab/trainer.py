@@ -16,9 +16,9 @@ from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
-from collapse_lab.monitors import SPECTRUM, Alarm, Alert, Reading, Watch, judge
+from collapse_lab.monitors import SPECTRUM, Alarm, Alert, History, Reading, Watch, judge_run
 from collapse_lab.objective import build_objective
-from collapse_lab.runs import ENDED, HEALTHY, Row, Run, final_values, train_readings
+from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
 
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
 VIEWS = (0, 1)
@@ -131,17 +131,16 @@ class Trainer:
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode, from means over the last epoch; None for a run of no epochs."""
-        values = final_values(self.run.directory)
-        if "std_ratio" not in values:
-            return None
-        return judge(
-            std_ratio=values["std_ratio"],
-            mean_energy=values["mean_energy"],
-            rankme=values["rankme"],
-            rows=len(VIEWS) * self.config.train.batch,
-            dimension=self.config.network.projector_dim,
-        ).kind
+        """The verdict on the projector in train mode; None for a run of no epochs."""
+        train = self.config.train
+        history = History("projector", len(VIEWS) * train.batch, self.config.network.projector_dim)
+        cosine = self.config.objective.loss == "negative-cosine"
+        for step, layer, metric, _, value in train_readings(self.run.directory):
+            if layer == "projector":
+                history.add(step, metric, value)
+            elif metric == "loss" and cosine:
+                history.agreement[step] = -value
+        return judge_run({"projector": history})["projector"].kind if history.steps else None
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         seed, batch = self.config.train.seed, self.config.train.batch

@@ -1,8 +1,9 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
 from collapse_lab.monitors.alarm import Alarm, Alert
+from collapse_lab.monitors.history import History, judge_run
 from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
-from collapse_lab.monitors.verdict import Measures, Verdict, Vote, judge, judge_features, measure
+from collapse_lab.monitors.verdict import Measures, Verdict, Vote, compare_modes, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
 
 __all__ = [
@@ -13,13 +14,16 @@ __all__ = [
     "Alarm",
     "Alert",
     "Gathered",
+    "History",
     "Measures",
     "Reading",
     "Statistic",
     "Verdict",
     "Vote",
     "Watch",
+    "compare_modes",
     "judge",
     "judge_features",
+    "judge_run",
     "measure",
 ]
