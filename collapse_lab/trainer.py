@@ -165,21 +165,27 @@ class Trainer:
         self._save()
 
     def alarms(self) -> dict[str, Any]:
-        """The status's words on collapse: the first alert, and the checkpoint from before it, null where there is none."""
-        if not self._alerts:
+        """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
+        alert = self._projector_alert()
+        if alert is None:
             return {}
-        kept = (self.run.directory / HEALTHY).exists()
-        return {"alarm": self._alerts[0]._asdict(), "healthy_checkpoint": HEALTHY if kept else None}
+        kept = HEALTHY if (self.run.directory / HEALTHY).exists() else None
+        return {"alarm": alert._asdict(), "first_tap": self._alerts[0].layer, "healthy_checkpoint": kept}
+
+    def _projector_alert(self) -> Alert | None:
+        return next((alert for alert in self._alerts if alert.layer == "projector"), None)
 
     def _listen(self, readings: list[Reading], table: list[Row]) -> Alert | None:
-        """The first alert that the readings raise; where the run is to stop, its rows are recorded and it does."""
+        """The alert that these readings raise at the projector; where the run is to stop, its rows are recorded and it does."""
         mode = self.config.monitor.on_collapse
-        alerts = [] if mode == "ignore" else self._alarm.update(readings)
-        self._alerts += alerts
-        if alerts and mode == "stop":
+        if mode == "ignore" or self._projector_alert() is not None:
+            return None
+        self._alerts += self._alarm.update(readings)
+        alert = self._projector_alert()
+        if alert is not None and mode == "stop":
             self.run.append(table)
-            raise Stopped(alerts[0])
-        return alerts[0] if alerts else None
+            raise Stopped(alert)
+        return alert
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
