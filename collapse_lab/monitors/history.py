@@ -52,8 +52,9 @@ class History:
 
     @property
     def steps(self) -> list[int]:
-        """Steps at which both amplitude and rank were read."""
-        return [step for step in self.values.get("rankme", {}) if step in self.values.get("std_ratio", {})]
+        """Steps at which amplitude and rank were both read."""
+        curves = [self.values.get(name, {}) for name in ("std_ratio", "mean_energy", "rankme")]
+        return [step for step in curves[0] if step in curves[1] and step in curves[2]]
 
     def level(self, steps: Iterable[int]) -> Measures:
         """Medians over the given steps; NaN counts, so that a diverged run does not look sound."""
