@@ -110,7 +110,12 @@ def _arm(directory: Path, seeds: list[int], failed: list[int]) -> Arm:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """One ``metrics.csv`` with the seed of its directory as a column.
+    """One ``metrics.csv`` of a study with the seed of its directory as a column; raises as ``read_metrics`` does."""
+    return read_metrics(path).assign(seed=int(path.parent.name.removeprefix("seed")))
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """One table of readings, of a run or written by a watch.
 
     Raises ``InputError`` naming the path where the file is missing, empty or not such a table.
     """
@@ -127,4 +132,4 @@ def read_table(path: Path) -> pd.DataFrame:
     twice = table.duplicated(["step", "source", "layer", "metric", "index"])
     if twice.any():
         raise InputError(f"table '{path}' is damaged: line {int(twice.argmax()) + 2} repeats an earlier reading")
-    return table.assign(seed=int(path.parent.name.removeprefix("seed")))
+    return table

@@ -218,7 +218,7 @@ def _name(config: Config) -> str:
 
 
 def _ended(directory: Path) -> bool:
-    return read_status(directory)["state"] in ("done", "failed")
+    return read_status(directory)["state"] in ENDED
 
 
 def _cores() -> int:

@@ -14,6 +14,7 @@ from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, clean, evaluate, outputs, pixel_baselines
 from collapse_lab.methods import method
+from collapse_lab.monitors import STANDARD
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
 from collapse_lab.runs import Run, final_values
@@ -105,7 +106,7 @@ def test_what_is_recorded(reference):
     assert set(train_rows["layer"]) == {"", "backbone", "projector", "predictor"}
     assert sorted(set(train_rows[train_rows["metric"] == "loss"]["step"])) == [5, 10, 15, 20]
     projector = train_rows[train_rows["layer"] == "projector"]
-    assert set(projector["metric"]) == {"std", "std_ratio", "mean_energy", "rankme", "spectrum"}
+    assert set(projector["metric"]) == {*(statistic.name for statistic in STANDARD), "spectrum"}
     probes = recorded[recorded["source"] == "probe"]
     assert sorted(set(probes[probes["metric"] == "knn"]["epoch"])) == [0, 2, 4]
     assert sorted(set(probes[probes["metric"] == "linear"]["epoch"])) == [0, 4]

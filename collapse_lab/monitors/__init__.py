@@ -1,8 +1,10 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
+from collapse_lab.monitors import schedules, sinks
 from collapse_lab.monitors.alarm import Alarm, Alert
 from collapse_lab.monitors.history import History, judge_run
-from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
+from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Statistic
+from collapse_lab.monitors.tap import Tap
 from collapse_lab.monitors.verdict import Measures, Verdict, Vote, compare_modes, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
 
@@ -13,11 +15,11 @@ __all__ = [
     "STANDARD",
     "Alarm",
     "Alert",
-    "Gathered",
     "History",
     "Measures",
     "Reading",
     "Statistic",
+    "Tap",
     "Verdict",
     "Vote",
     "Watch",
@@ -26,4 +28,6 @@ __all__ = [
     "judge_features",
     "judge_run",
     "measure",
+    "schedules",
+    "sinks",
 ]
