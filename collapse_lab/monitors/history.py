@@ -122,9 +122,9 @@ def _against_itself(history: History, found: Measures, alert: Alert | None) -> V
     own = judge_measures(
         found, mode=history.mode, tap=history.tap, expected=history.level(before), origin="own values before the alarm"
     )
-    if own.kind == "healthy":
+    if own.kind == "healthy" and sum(step > alert.step for step in history.steps) >= WINDOW:
         return own._replace(notes=(*own.notes, f"there was an alarm at step {alert.step}; the layer has recovered"))
-    if own.kind == "unknown":
+    if own.kind in ("healthy", "unknown"):
         falling = (
             f"alarm at step {alert.step}: {alert.measure} fell to {alert.fall:.2f} of its own level, not collapsed yet"
         )
