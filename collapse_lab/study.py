@@ -29,6 +29,7 @@ from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
 from collapse_lab.runs import (
+    ENDED,
     Run,
     device_name,
     environment,
@@ -192,9 +193,11 @@ def _summarise_arm(arm: Path) -> dict[str, Any]:
     values = [final_values(directory) for directory in done]
     return {
         "seeds": [_seed(directory) for directory in done],
-        "failed": [_seed(directory) for directory, status in states.items() if status["state"] == "failed"],
+        "failed": [
+            _seed(directory) for directory, status in states.items() if status["state"] in ("failed", "stopped")
+        ],
         **{name: _spread([run.get(name) for run in values]) for name in SUMMARISED},
-        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ("done", "failed")],
+        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ENDED],
     }
 
 
@@ -222,7 +225,7 @@ def _name(config: Config) -> str:
 
 
 def _ended(directory: Path) -> bool:
-    return read_status(directory)["state"] in ("done", "failed")
+    return read_status(directory)["state"] in ENDED
 
 
 def _cores() -> int:
@@ -253,7 +256,7 @@ def run_one(
     check(config, images)
     with Run(directory, config, overwrite=overwrite) as run:
         state = run.status()["state"]
-        if state in ("done", "failed"):
+        if state in ENDED:
             listen(News(name, f"{state} before"))
             return run.status()
         listen(News(name, "started"))

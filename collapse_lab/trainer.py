@@ -16,9 +16,9 @@ from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
-from collapse_lab.monitors import SPECTRUM, Reading, Watch, judge
+from collapse_lab.monitors import SPECTRUM, Alarm, Alert, History, Reading, Watch, judge_run
 from collapse_lab.objective import build_objective
-from collapse_lab.runs import Row, Run, final_values
+from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
 
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
 VIEWS = (0, 1)
@@ -32,6 +32,7 @@ class Progress(NamedTuple):
     images_per_second: float
     loss: float
     std_ratio: float
+    alert: Alert | None = None
 
 
 Report = Callable[[Progress], None]
@@ -45,24 +46,34 @@ class Diverged(Exception):
         self.step = step
 
 
+class Stopped(Exception):
+    """The alarm went off in a run that is to stop on collapse."""
+
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(str(alert))
+        self.alert = alert
+
+
 def train(config: Config, run: Run, images: Images, report: Report) -> dict[str, Any]:
     """Train to the end from wherever the directory stands, and return the final status.
 
-    A finished or failed run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
-    ``diverged`` and the step. An interrupt, and any error, leaves the run ``interrupted``, to be resumed from its last
-    epoch; the table of a resumed run equals that of an undisturbed one, byte for byte, on a CPU with the same number of
-    threads.
+    A finished, failed or stopped run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
+    ``diverged`` and the step; an alarm, where ``monitor.on_collapse`` says stop, as ``stopped``. An interrupt, and any
+    error, leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
+    undisturbed one, byte for byte, on a CPU with the same number of threads.
     """
-    if run.status()["state"] in ("done", "failed"):
+    if run.status()["state"] in ENDED:
         return run.status()
     with threads(config.train.threads):
         trainer = Trainer(config, run, images, report)
         run.write_environment(trainer.device)
         try:
             trainer.run_epochs()
-            run.write_status("done", trainer.step, trainer.verdict())
+            run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
+        except Stopped:
+            run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
         except Diverged as error:
-            run.write_status("failed", error.step, "diverged", str(error))
+            run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
         except KeyboardInterrupt:
             run.write_status("interrupted", trainer.step)
             raise
@@ -91,6 +102,8 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.step = 0
         self._losses: list[Tensor] = []
+        self._alarm = Alarm()
+        self._alerts: list[Alert] = []
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
@@ -105,6 +118,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
             self.run.drop_rows_after(self.step)
+            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
         self.objective.train()
         every = self.config.monitor.every
 
@@ -120,13 +134,16 @@ class Trainer:
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode, from means over the last epoch; None for a run of no epochs."""
-        values = final_values(self.run.directory)
-        if "loss" not in values:
-            return None
-        amplitude_and_rank = {name: values.get(name, math.nan) for name in ("std_ratio", "mean_energy", "rankme")}
-        rows, dimension = len(VIEWS) * self.config.train.batch, self.config.network.projector_dim
-        return judge(**amplitude_and_rank, rows=rows, dimension=dimension).kind
+        """The verdict on the projector in train mode; None for a run of no epochs."""
+        train = self.config.train
+        history = History("projector", len(VIEWS) * train.batch, self.config.network.projector_dim)
+        cosine = self.config.objective.loss == "negative-cosine"
+        for step, layer, metric, _, value in train_readings(self.run.directory):
+            if layer == "projector":
+                history.add(step, metric, value)
+            elif metric == "loss" and cosine:
+                history.agreement[step] = -value
+        return judge_run({"projector": history})["projector"].kind if history.steps else None
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         seed, batch = self.config.train.seed, self.config.train.batch
@@ -142,16 +159,39 @@ class Trainer:
                     loss = self._mean_loss()
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
                     rate = (first + batch) / (time.perf_counter() - started)
-                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings)))
+                    alert = self._listen(readings)
+                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
             seconds = time.perf_counter() - started
             if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
                 table += self._evaluation(self.objective, epoch)
-        except Diverged:
+        except (Diverged, Stopped):
             self.run.append(table)
             raise
         self.run.append(table)
         self.run.append_timing(epoch, seconds, self.steps_per_epoch * batch / seconds)
         self._save()
+
+    def alarms(self) -> dict[str, Any]:
+        """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
+        alert = self._projector_alert()
+        if alert is None:
+            return {}
+        kept = HEALTHY if (self.run.directory / HEALTHY).exists() else None
+        return {"alarm": alert._asdict(), "first_tap": self._alerts[0].layer, "healthy_checkpoint": kept}
+
+    def _projector_alert(self) -> Alert | None:
+        return next((alert for alert in self._alerts if alert.layer == "projector"), None)
+
+    def _listen(self, readings: list[Reading]) -> Alert | None:
+        """The alert that these readings raise at the projector; raises it where the run is to stop."""
+        mode = self.config.monitor.on_collapse
+        if mode == "ignore" or self._projector_alert() is not None:
+            return None
+        self._alerts += self._alarm.update(readings)
+        alert = self._projector_alert()
+        if alert is not None and mode == "stop":
+            raise Stopped(alert)
+        return alert
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
@@ -197,6 +237,8 @@ class Trainer:
     def _save(self) -> None:
         state = {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         self.run.save_checkpoint(state)
+        if self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects:
+            self.run.keep_healthy()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         config = self.config.train
