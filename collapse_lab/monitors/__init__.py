@@ -1,7 +1,19 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
 from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Statistic
-from collapse_lab.monitors.verdict import Verdict, Vote, judge
+from collapse_lab.monitors.verdict import Measures, Verdict, Vote, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
 
-__all__ = ["SPECTRUM", "STANDARD", "Reading", "Statistic", "Verdict", "Vote", "Watch", "judge"]
+__all__ = [
+    "SPECTRUM",
+    "STANDARD",
+    "Measures",
+    "Reading",
+    "Statistic",
+    "Verdict",
+    "Vote",
+    "Watch",
+    "judge",
+    "judge_features",
+    "measure",
+]
