@@ -70,7 +70,9 @@ def read_features(path: Path, key: str | None = None) -> np.ndarray:
     """
     archive = path.suffix.lower() == ".npz"
     if key is not None and not archive:
-        raise InputError(f"--key: found '{key}', but '{path}' is a single array; --key chooses an array of an .npz file")
+        raise InputError(
+            f"--key: found '{key}', but '{path}' is a single array; --key chooses an array of an .npz file"
+        )
     try:
         with path.open("rb") as stream:
             features = _from_archive(path, stream, key) if archive else _from_stream(path, stream)
@@ -121,7 +123,9 @@ def _only_features(path: Path, archive: zipfile.ZipFile, members: dict[str, str]
         return usable[0]
     found = _listed(usable) if usable else _listed(f"{key} ({header})" for key, header in headers.items())
     what = "several arrays of floats (N, D)" if usable else "no array of floats (N, D)"
-    raise InputError(f"'{path}' holds {what}: {found}; " + ("choose one with --key" if usable else "save features there"))
+    raise InputError(
+        f"'{path}' holds {what}: {found}; " + ("choose one with --key" if usable else "save features there")
+    )
 
 
 def _header(stream: IO[bytes]) -> Header:
@@ -139,7 +143,9 @@ def _data(stream: IO[bytes]) -> np.ndarray:
 
 def _require_features(place: str, header: Header) -> None:
     if not header.is_features:
-        raise InputError(f"{place} is {header}; allowed is float16, float32 or float64 of shape (N, D), N and D at least 1")
+        raise InputError(
+            f"{place} is {header}; allowed is float16, float32 or float64 of shape (N, D), N and D at least 1"
+        )
 
 
 def _require_whole(place: str, header: Header, available: int) -> None:

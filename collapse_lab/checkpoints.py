@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from collapse_lab import data
 from collapse_lab.arrays import DAMAGED, reason
 from collapse_lab.config import DataConfig
+from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.monitors.tap import resolve, rows
+from collapse_lab.monitors.verdict import Mode
 
 Pixels = Literal["data", "imagenet", "none"]
 IMAGENET = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -27,40 +29,41 @@ BATCH = 256
 DEEPEST = 6
 
 
-class Features(NamedTuple):
-    """What a layer answers for the same images: ``eval`` with BatchNorm's running statistics, ``train`` with the batch's.
+class Request(NamedTuple):
+    """How features are to be had from a checkpoint.
 
-    Both are (N, D). ``train`` is None for a model without BatchNorm, where there is only one answer. ``what`` names
-    layer, images and weights for a caption.
+    ``model`` is ``module:function``; calling it without arguments gives the ``nn.Module``. ``layer`` is a dotted name, None
+    for the model's own output. ``pixels`` says how images in [0, 1] are shifted and scaled before they go in. ``prefix``
+    names the part of the checkpoint that holds the weights; None: the only part that fits.
     """
 
-    eval: Tensor
-    train: Tensor | None
-    what: str
+    model: str
+    layer: str | None
+    images: DataConfig
+    pixels: Pixels
+    prefix: str | None
 
 
-def features(
-    path: Path, *, model: str, layer: str | None, images: DataConfig, pixels: Pixels, prefix: str | None
-) -> Features:
-    """Outputs of ``layer``, of the model itself where it is None, for the test images, with the weights in ``path``.
+def features(path: Path, request: Request) -> tuple[dict[Mode, Tensor], str]:
+    """Outputs (N, D) of the layer for the test images with the weights in ``path``, by mode, and a caption.
 
-    ``model`` is ``module:function``; calling it without arguments gives the ``nn.Module``. ``pixels`` says how images in
-    [0, 1] are shifted and scaled before they go in. ``prefix`` names the part of the checkpoint that holds the weights,
-    found by itself where only one part fits. Raises ``InputError`` for whatever does not fit together.
+    ``eval`` uses BatchNorm's running statistics; ``train``, there for models with BatchNorm only, the statistics of
+    batches of 256 images, all else being in eval mode. Raises ``InputError`` for whatever does not fit together.
     """
     tensors = read_tensors(path)
-    network = build(model)
-    weights, at = fitting(network, tensors, path, prefix)
+    network = build(request.model)
+    weights, at = fitting(network, tensors, path, request.prefix)
     network.load_state_dict(weights)
-    loaded = data.load(images)
-    scaled = Scaled(network, *_channels(pixels, loaded.train, images.name)).to(_device())
-    what = f"{layer or 'output'} of {model}, weights {f'at {at!r} ' if at else ''}in {path.name}; {loaded.name}, {len(loaded.test):,} test images"
-    batch_norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    evaluated = outputs(scaled.eval(), layer, loaded.test)
+    images = data.load(request.images)
+    scaled = Scaled(network, *_channels(request.pixels, images)).to(_device()).eval()
+    modes: dict[Mode, Tensor] = {"eval": outputs(scaled, request.layer, images.test)}
+    batch_norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for module in batch_norms:
         module.train()
-    trained = outputs(scaled, layer, loaded.test) if batch_norms else None
-    return Features(evaluated, trained, what)
+    if batch_norms:
+        modes["train"] = outputs(scaled, request.layer, images.test)
+    place = f"'{at}' in {path.name}" if at else path.name
+    return modes, f"{request.layer or 'output'} of {request.model}, weights {place}, {images.name}, test images"
 
 
 class Scaled(nn.Module):
@@ -147,7 +150,9 @@ def fitting(
     complete = [at for at in prefixes if not missing[at]]
     if len(complete) > 1:
         found = ", ".join(f"'{at.rstrip('.')}'" for at in complete)
-        raise InputError(f"checkpoint '{path}' holds several sets of weights that fit, {found}; choose one with --prefix")
+        raise InputError(
+            f"checkpoint '{path}' holds several sets of weights that fit, {found}; choose one with --prefix"
+        )
     if not complete:
         raise InputError(_misfit(path, needed, tensors, missing))
     weights = {name: tensors[complete[0] + name] for name in needed}
@@ -172,7 +177,7 @@ def _misfit(
     nearest = min(missing, key=lambda at: len(missing[at]), default=None)
     absent = list(needed) if nearest is None else missing[nearest]
     return (
-        f"checkpoint '{path}' lacks {len(absent)} of the model's {len(needed)} tensors, the first '{nearest or ''}{absent[0]}'; "
+        f"checkpoint '{path}' lacks {len(absent)} of the model's {len(needed)} tensors, '{nearest or ''}{absent[0]}' first; "
         f"it holds {len(tensors)}, the first '{next(iter(tensors))}': does --model build the model that was saved?"
     )
 
@@ -213,14 +218,14 @@ def _one_layer(network: nn.Module, layer: str) -> nn.Module:
     return next(iter(found.values()))
 
 
-def _channels(pixels: Pixels, train: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    count = train.shape[1]
+def _channels(pixels: Pixels, images: Images) -> tuple[Tensor, Tensor]:
+    count = images.train.shape[1]
     if pixels == "none":
         return torch.zeros(count), torch.ones(count)
     if pixels == "data":
-        return data.statistics(train)
+        return data.statistics(images.train)
     if count != 3:
-        raise InputError(f"--pixels: found 'imagenet', but the images of '{name}' have {count} channel, not 3; use 'data'")
+        raise InputError(f"--pixels: found 'imagenet', but {images.name} has {count} channel, not 3; use 'data'")
     return IMAGENET
 
 

@@ -11,13 +11,14 @@ import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError
-from collapse_lab.flags import configuration_flags, configured
+from collapse_lab.flags import configuration_flags, configured, configured_data, data_flags
 
 # What a command needs is imported when it runs: help, tables and figures come without torch.
 
 ANSWER = click.option("--json", "as_json", is_flag=True, help="one JSON document on standard output")
 OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", help="where runs are kept [runs]")
 NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
+PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
@@ -87,6 +88,51 @@ def figure(runs: Path, out: Path | None) -> None:
 
     for path in plots.draw(runs, out or runs):
         click.echo(path)
+
+
+@commands.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--key", help="which array of an .npz file [the only one of floats (N, D)]")
+@click.option("--model", metavar="MODULE:FUNCTION", help="checkpoint: what builds the model")
+@click.option("--layer", metavar="NAME", help="checkpoint: whose output, by dotted name [the model's]")
+@click.option("--data", metavar="NAME|PATH", help="checkpoint: an .npz file, a folder of images, or a data set's name")
+@click.option("--pixels", type=click.Choice(["data", "imagenet", "none"]), default="data", help=PIXELS)
+@click.option("--prefix", help="checkpoint: where the weights lie in it, such as state_dict.model [found]")
+@data_flags
+@click.option("--reference", type=click.Path(path_type=Path), help="features or a run that went well, to compare with")
+@click.option("--out", type=click.Path(path_type=Path), help="write report.png into this directory, or to this file")
+@ANSWER
+def diagnose(
+    path: Path,
+    key: str | None,
+    reference: Path | None,
+    out: Path | None,
+    as_json: bool,
+    model: str | None,
+    layer: str | None,
+    data: str | None,
+    pixels: Any,
+    prefix: str | None,
+    **values: Any,
+) -> None:
+    """Print a verdict on PATH: features (.npy, .npz), a run directory, or a checkpoint of any torch model.
+
+    Exit code 0: healthy. 3: collapsed, diverged or otherwise failed. 4: the data do not decide. 2: bad input.
+    A file is never unpickled beyond tensors; --model runs your own code.
+    """
+    images = configured_data(data, values)
+    from collapse_lab import report
+    from collapse_lab.checkpoints import Request
+    from collapse_lab.diagnose import diagnose as diagnosed
+
+    checkpoint = Request(model, layer, images, pixels, prefix) if model else None
+    diagnosis = diagnosed(path, key=key, reference=reference, checkpoint=checkpoint)
+    document = diagnosis.document()
+    written = out and report.write(out, document, diagnosis.panels)
+    _answer(document, diagnosis.cells(), as_json, caption=diagnosis.caption())
+    if written:
+        click.echo(f"report: {written}", err=True)
+    click.get_current_context().exit(diagnosis.exit_code)
 
 
 @commands.command()

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, Leaf, Overrides, build, leaves, read_toml
+from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method
 from collapse_lab.presets import DATA, PRESETS
@@ -29,21 +29,48 @@ def configuration_flags(command: Function) -> Function:
     )
 
 
+def data_flags(command: Function) -> Function:
+    """Add a flag for every field of the section ``data`` to a click command."""
+    for leaf in reversed([leaf for leaf in leaves() if leaf.name.startswith("data.")]):
+        command = _flag(leaf)(command)
+    return command
+
+
+def configured_data(source: str | None, values: dict[str, Any]) -> DataConfig:
+    """The images that ``source`` names, a data set, an ``.npz`` file or a folder of images; flags win.
+
+    Raises ``InputError`` where it is none of these.
+    """
+    found: Overrides = {}
+    if source in get_args(DataName):
+        found = {"data.name": source}
+    elif source is not None and Path(source).exists():
+        found = {"data.name": "imagefolder" if Path(source).is_dir() else "npz", "data.root": source}
+    elif source is not None:
+        names = ", ".join(get_args(DataName))
+        raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
+    return build("simsiam", found, _given(values)).data
+
+
 def configured(methods: tuple[str, ...], values: dict[str, Any]) -> list[Config]:
     """The configuration of each method; later layers win: data preset, ``--preset``, method, TOML file, flags.
 
     ``values`` are the flags as click gives them. Raises ``InputError`` for anything unknown or impossible.
     """
-    known = {_parameter(leaf): leaf for leaf in leaves()}
-    flags = {
-        known[name].name: _parse(known[name], value)
-        for name, value in values.items()
-        if name in known and value is not None and value != ()
-    }
+    flags = _given(values)
     file = read_toml(values["config"]) if values["config"] else {}
     name = flags.get("data.name", file.get("data.name", "digits"))
     layers = [DATA.get(name, {}), *map(_preset, values["preset"])]
     return [build(row, *layers, method(row).overrides, file, flags) for row in methods]
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    known = {_parameter(leaf): leaf for leaf in leaves()}
+    return {
+        known[name].name: _parse(known[name], value)
+        for name, value in values.items()
+        if name in known and value is not None and value != ()
+    }
 
 
 def _preset(name: str) -> Overrides:

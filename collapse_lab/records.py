@@ -106,11 +106,12 @@ def _arm(directory: Path, seeds: list[int], failed: list[int]) -> Arm:
     tables += [path for seed in failed if (path := directory / f"seed{seed}" / "metrics.csv").exists()]
     if not tables:
         raise InputError(f"arm '{directory}' has no finished seed; run compare again to resume it")
-    return Arm(pd.concat([read_table(path) for path in tables], ignore_index=True), seeds, failed)
+    read = [read_table(path).assign(seed=int(path.parent.name.removeprefix("seed"))) for path in tables]
+    return Arm(pd.concat(read, ignore_index=True), seeds, failed)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """One ``metrics.csv`` with the seed of its directory as a column.
+    """One ``metrics.csv``.
 
     Raises ``InputError`` naming the path where the file is missing, empty or not such a table.
     """
@@ -127,4 +128,4 @@ def read_table(path: Path) -> pd.DataFrame:
     twice = table.duplicated(["step", "source", "layer", "metric", "index"])
     if twice.any():
         raise InputError(f"table '{path}' is damaged: line {int(twice.argmax()) + 2} repeats an earlier reading")
-    return table.assign(seed=int(path.parent.name.removeprefix("seed")))
+    return table

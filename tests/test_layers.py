@@ -14,7 +14,7 @@ FLOORS = [
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
     ["augment", "objective"],
-    ["evaluate"],
+    ["evaluate", "arrays"],
     ["trainer"],
     ["study"],
     ["display"],

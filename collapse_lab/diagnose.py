@@ -1,0 +1,247 @@
+"""A verdict on what somebody has on disk: a feature array, the records of a run, or a checkpoint of any torch model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collapse_lab import checkpoints, geometry, records, report
+from collapse_lab import config as configuration
+from collapse_lab.arrays import read_features, reason
+from collapse_lab.checkpoints import Request
+from collapse_lab.config import Config
+from collapse_lab.errors import InputError
+from collapse_lab.geometry import moments
+from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge, judge_features, measure
+from collapse_lab.report import MEANINGS, Cloud, Panel
+from collapse_lab.runs import final_values, read_status
+from collapse_lab.trainer import VIEWS
+
+ARRAYS = (".npy", ".npz")
+EXPECTED = "expected are features (.npy, .npz), a run directory or a checkpoint"
+LAYERS = ("backbone", "projector", "predictor")
+STALE = "in eval mode the same weights read {}: BatchNorm's running statistics do not fit; calibrate them on training images"
+# Rows that are drawn; all are judged.
+DRAWN, FAR = 1024, 32
+HEALTHY, FAILED, UNDECIDED = 0, 3, 4
+EXIT_CODES: dict[Kind, int] = {
+    "healthy": HEALTHY,
+    "complete-collapse": FAILED,
+    "dimensional-collapse": FAILED,
+    "outlier-collapse": FAILED,
+    "not-learning": FAILED,
+    "unstable": FAILED,
+    "diverged": FAILED,
+    "insufficient-data": UNDECIDED,
+    "unknown": UNDECIDED,
+}
+
+
+class Diagnosis(NamedTuple):
+    """A verdict with its evidence: ``verdict`` is the one that counts, ``taps`` are those of every tap and mode.
+
+    ``what`` says in words what was judged, ``metrics`` are the scalars that were read, ``panels`` draw the evidence.
+    """
+
+    what: str
+    verdict: Verdict
+    taps: tuple[Verdict, ...]
+    metrics: dict[str, float]
+    panels: tuple[Panel, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 healthy; 3 collapsed, diverged, unstable or not learning; 4 where the data do not decide."""
+        return EXIT_CODES[self.verdict.kind]
+
+    def document(self) -> dict[str, Any]:
+        """The diagnosis as plain values for JSON; numbers that are not finite are null."""
+        metrics = {name: _finite(value) for name, value in self.metrics.items()}
+        taps = [_plain(verdict) for verdict in self.taps]
+        return {**_plain(self.verdict), "metrics": metrics, "what": self.what, "taps": taps}
+
+    def caption(self) -> str:
+        """What was judged, the verdict with what it means, and what else a reader must know."""
+        kind, severity = self.verdict.kind, self.verdict.severity
+        lines = [self.what, f"verdict: {kind}, severity {severity:.2f}: {MEANINGS[kind]}"]
+        others = [f"{one.tap} ({one.mode}): {one.kind}" for one in self.taps] if len(self.taps) > 1 else []
+        return "\n".join([*lines, *others, *(f"note: {note}" for note in self.verdict.notes)])
+
+    def cells(self) -> list[dict[str, str]]:
+        """The rows of the table: every vote of the verdict, then the other metrics."""
+        votes = {vote.measure: vote for vote in self.verdict.votes}
+        others = [Vote(name, value, "", "") for name, value in self.metrics.items() if name not in votes]
+        return [
+            {
+                "metric": vote.measure,
+                "value": f"{vote.value:.4g}",
+                "says": vote.says if vote.bound else "",
+                "bound": vote.bound,
+                "where the bound comes from": vote.origin,
+            }
+            for vote in (*votes.values(), *others)
+        ]
+
+
+def diagnose(
+    path: Path, *, key: str | None = None, reference: Path | None = None, checkpoint: Request | None = None
+) -> Diagnosis:
+    """The diagnosis of a feature array, a run directory or, with a request that says how to read it, a checkpoint.
+
+    ``reference`` is what a good run left behind: a run directory for a run, a feature array otherwise. Raises
+    ``InputError`` for whatever cannot be read.
+    """
+    if path.is_dir():
+        return of_run(path, reference)
+    if not path.is_file():
+        raise InputError(f"'{path}' {'is not a file' if path.exists() else 'does not exist'}; {EXPECTED}")
+    good = None if reference is None else _tensor(read_features(_array(reference)))
+    if path.suffix.lower() in ARRAYS:
+        rows = _tensor(read_features(path, key))
+        return of_features({"eval": rows}, f"{path.name}, {_size(rows)}", reference=good)
+    if checkpoint is None:
+        raise InputError(f"'{path}' is neither .npy nor .npz; a checkpoint needs --model module:function; {EXPECTED}")
+    modes, what = checkpoints.features(path, checkpoint)
+    return of_features(modes, f"{what}, {_size(modes['eval'])}", tap=checkpoint.layer or "output", reference=good)
+
+
+def of_features(
+    modes: dict[Mode, Tensor], what: str, *, tap: str = "features", reference: Tensor | None = None
+) -> Diagnosis:
+    """The diagnosis of one layer's features (N, D) in one mode or two; where there are two, train mode counts."""
+    verdicts = {mode: judge_features(rows, mode=mode, tap=tap) for mode, rows in modes.items()}
+    counts: Mode = "train" if "train" in modes else "eval"
+    verdict, features = verdicts[counts], modes[counts]
+    if verdict.kind != verdicts["eval"].kind:
+        verdict = verdict._replace(notes=(*verdict.notes, STALE.format(verdicts["eval"].kind)))
+    gathered = moments(features)
+    metrics = {"std": geometry.std(gathered), **_known(measure(gathered, features)._asdict())}
+    panels = report.cloud_panels(_cloud(features), None if reference is None else _cloud(reference))
+    return Diagnosis(what, verdict, tuple(verdicts.values()), metrics, panels)
+
+
+def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
+    """The diagnosis of a run from its records alone: every layer in train mode over the last epoch; the projector counts."""
+    table, config = _table(directory), _config(directory)
+    rows = len(VIEWS) * config.train.batch
+    verdicts = [verdict for layer in LAYERS if (verdict := _judge_recorded(table, layer, rows))]
+    verdict = next((one for one in verdicts if one.tap == "projector"), _nothing_recorded())
+    verdict = _with_status(verdict, directory)
+    good = None if reference is None else _table(reference)
+    what = f"{directory}: {config.method}, seed {config.train.seed}, step {table['step'].max()}, train mode at the projector"
+    panels = report.run_panels(table, verdict.onset, good)
+    return Diagnosis(what, verdict, tuple(verdicts), final_values(directory), panels)
+
+
+def _tensor(features: np.ndarray) -> Tensor:
+    return torch.from_numpy(features)
+
+
+def _size(rows: Tensor) -> str:
+    return f"{len(rows):,} x {rows.shape[1]:,} {str(rows.dtype).removeprefix('torch.')}"
+
+
+def _array(reference: Path) -> Path:
+    if reference.suffix.lower() not in ARRAYS or not reference.is_file():
+        raise InputError(
+            f"--reference: found '{reference}'; for features it is a .npy or .npz file of a run that went well"
+        )
+    return reference
+
+
+def _cloud(features: Tensor) -> Cloud:
+    gathered = moments(features)
+    mean = gathered.total / gathered.count
+    variances, directions = torch.linalg.eigh(gathered.second / gathered.count - torch.outer(mean, mean))
+    centred = torch.nn.functional.normalize(features.double(), dim=1) - mean
+    # Evenly spaced, so that every class of features sorted by class is there; and whatever lies far out.
+    even = torch.linspace(0, len(features) - 1, min(len(features), DRAWN)).long()
+    far = centred.square().sum(1).topk(min(len(features), FAR)).indices
+    index = torch.cat([even, far]).unique()
+    return Cloud(
+        spectrum=geometry.spectrum(gathered).numpy(),
+        rows=(centred + mean)[even].numpy(),
+        places=(centred[index] @ directions[:, -2:].flip(1)).numpy(),
+        shares=(variances / variances.sum().clamp(min=1e-300))[-2:].clamp(min=0).flip(0).tolist(),
+    )
+
+
+def _table(directory: Path) -> pd.DataFrame:
+    path = directory / "metrics.csv"
+    if path.is_file():
+        return records.read_table(path)
+    runs = [str(found.parent.relative_to(directory)) for found in sorted(directory.glob("*/*/metrics.csv"))]
+    hint = f"; it is a study with the runs {', '.join(runs[:4])}" if runs else f"; {EXPECTED}"
+    raise InputError(f"directory '{directory}' is no run: it has no metrics.csv{hint}")
+
+
+def _config(directory: Path) -> Config:
+    path = directory / "config.json"
+    try:
+        return configuration.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"run '{directory}': config.json cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"run '{directory}': config.json is damaged: {reason(error)}") from None
+
+
+def _judge_recorded(table: pd.DataFrame, layer: str, rows: int) -> Verdict | None:
+    """The verdict on a layer from the means of its train-mode values over the last epoch; None where there are none."""
+    here = table[table["layer"] == layer]
+    train = here[(here["source"] == "train") & (here["epoch"] == table["epoch"].max())]
+    means = train.groupby("metric")["value"].mean()
+    if not {"std_ratio", "mean_energy", "rankme"} <= set(means.index):
+        return None
+    dimension = int(here[here["metric"] == "spectrum"]["index"].max())
+    centred, outliers = (float(means[name]) if name in means else None for name in ("centred_rankme", "outlier_share"))
+    return judge(
+        std_ratio=float(means["std_ratio"]),
+        mean_energy=float(means["mean_energy"]),
+        rankme=float(means["rankme"]),
+        rows=rows,
+        dimension=dimension,
+        centred_rankme=centred,
+        outlier_share=outliers,
+        tap=layer,
+    )
+
+
+def _with_status(verdict: Verdict, directory: Path) -> Verdict:
+    """A verdict with what the run's status adds: that it diverged, failed or is not at its end."""
+    try:
+        status = read_status(directory)
+        state, step, error = status["state"], status["step"], status["error"]
+        diverged = status["verdict"] == "diverged"
+    except (OSError, ValueError, LookupError, TypeError) as cause:
+        raise InputError(f"run '{directory}': status.json is damaged: {reason(cause)}") from None
+    if diverged:
+        return verdict._replace(kind="diverged", severity=1.0, notes=(*verdict.notes, str(error)))
+    if state != "done":
+        ended = f"the run is {state} at step {step}{f': {error}' if error else ''}; judged as far as it went"
+        return verdict._replace(notes=(*verdict.notes, ended))
+    return verdict
+
+
+def _nothing_recorded() -> Verdict:
+    vote = Vote("readings", 0, "at least 1 of the projector in the last epoch", "definition")
+    return Verdict("insufficient-data", (vote,), tap="projector")
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    votes = [{**vote._asdict(), "value": _finite(vote.value)} for vote in verdict.votes]
+    kept = {name: value for name, value in verdict._asdict().items() if name not in ("kind", "votes", "severity")}
+    return {"verdict": verdict.kind, "severity": _finite(verdict.severity), "votes": votes, **kept}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _known(values: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
