@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from collapse_lab.errors import InputError
 from collapse_lab.plots import COLOURS, DASHES, DPI, GREY, MARKED, SMALLEST, STYLE
@@ -159,7 +159,8 @@ def _spectrum(axes: Axes, ranks: np.ndarray, values: np.ndarray, colour: str, da
     axes.loglog(ranks, values.clip(SMALLEST), color=colour, ls=dashes, lw=1.8, marker=marker, ms=3, label=label)
     axes.set(xlabel="rank", ylabel="singular value / √N")
     if (values < SMALLEST).any():
-        axes.text(1, SMALLEST, "rounding, or 0", color=GREY, size=7, va="bottom")
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
+        axes.annotate("rounding, or 0", (1, SMALLEST), (0, 3), color=GREY, size=7, **place)
 
 
 def _power_laws(axes: Axes, dimension: int) -> None:
@@ -199,10 +200,8 @@ def _draw_directions(cloud: Cloud, axes: Axes) -> None:
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel=f"first, {first:.1%} of the variance")
     axes.set_ylabel(f"second, {second:.1%}")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-        formatter = ScalarFormatter()
-        formatter.set_powerlimits((-2, 3))
-        axis.set_major_formatter(formatter)
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
 
 
 def _draw_curves(
