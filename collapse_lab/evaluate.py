@@ -12,7 +12,7 @@ from collapse_lab.config import MonitorConfig
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
-from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, read
+from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.objective import Objective
 
 BATCH = 512
@@ -39,7 +39,7 @@ def evaluate(objective: Objective, images: Images, protocol: MonitorConfig, *, l
     values = [
         Value("eval", layer, *reading)
         for layer, features in queries.items()
-        for reading in read(moments(features), (*STANDARD, SPECTRUM))
+        for reading in read(Gathered(moments(features)), (*STANDARD, SPECTRUM))
     ]
     for layer in ("backbone", "projector"):
         accuracy = knn_accuracy(

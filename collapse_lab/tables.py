@@ -27,9 +27,11 @@ def method_cells() -> list[dict[str, str]]:
 
 
 def metric_cells() -> list[dict[str, str]]:
-    """One row a measure that a watch reads, from the measures' own metadata."""
-    from collapse_lab.monitors.statistics import SPECTRUM, STANDARD
+    """One row a measure that a watch reads, from the measures' own metadata, with the least bundle that it is in."""
+    from collapse_lab.monitors.statistics import CHEAP, FULL, STANDARD
 
+    bundle = {statistic.name: "full" for statistic in FULL}
+    bundle |= {statistic.name: "standard" for statistic in STANDARD} | {statistic.name: "cheap" for statistic in CHEAP}
     return [
         {
             "metric": statistic.name,
@@ -37,8 +39,11 @@ def metric_cells() -> list[dict[str, str]]:
             "range": statistic.range,
             "collapse reads": statistic.collapse,
             "blind to": statistic.blind_to,
+            "needs N": statistic.least_rows,
+            "source": statistic.source,
+            "bundle": bundle[statistic.name],
         }
-        for statistic in (*STANDARD, SPECTRUM)
+        for statistic in FULL
     ]
 
 

@@ -9,8 +9,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 FLOORS = [
-    ["errors", "geometry", "losses"],
-    ["config", "records", "draws", "monitors.statistics", "monitors.tap", "monitors.probes", "monitors.verdict"],
+    ["errors", "geometry.cloud", "losses"],
+    ["geometry.spectra", "geometry.predictor"],
+    ["geometry.pairs"],
+    ["geometry"],
+    ["monitors.gathered"],
+    ["monitors.statistics"],
+    ["config", "records", "draws", "monitors.tap", "monitors.probes", "monitors.verdict"],
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
     ["augment", "objective"],

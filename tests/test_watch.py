@@ -131,7 +131,7 @@ def test_nothing_keeps_the_outputs_or_their_graph_alive():
         model(batches()[0])
         gc.collect()
         assert [output() for output in outputs] == [None]
-        gathered = watch._taps[0].take()
+        gathered = watch._taps[0].take().moments
     assert not gathered.total.requires_grad
     assert not gathered.second.requires_grad
 
@@ -161,7 +161,7 @@ def test_a_second_firing_inside_backward_does_not_count():
     with Watch(holder, ["layer"]) as watch:
         checkpoint(lambda rows: layer(rows).tanh(), x, use_reentrant=False).sum().backward()
         assert len(calls) == 2
-        assert watch._taps[0].take().count == 9
+        assert watch._taps[0].take().moments.count == 9
 
 
 def test_names_are_globs_labels_and_free_of_wrapper_prefixes():

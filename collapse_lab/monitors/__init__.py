@@ -1,12 +1,15 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
-from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Statistic
+from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
 from collapse_lab.monitors.verdict import Measures, Verdict, Vote, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
 
 __all__ = [
+    "CHEAP",
+    "FULL",
     "SPECTRUM",
     "STANDARD",
+    "Gathered",
     "Measures",
     "Reading",
     "Statistic",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab.geometry import Moments, moments
+from collapse_lab.monitors.statistics import Gathered
 
 
 class Tap:
@@ -34,10 +35,10 @@ class Tap:
         fresh = moments(rows(output, self.label))
         self._moments = fresh if self._moments is None else self._moments + fresh
 
-    def take(self) -> Moments | None:
-        """The moments gathered since the last call, None where the module did not run; starts afresh."""
-        gathered, self._moments = self._moments, None
-        return gathered
+    def take(self) -> Gathered | None:
+        """What was gathered since the last call, None where the module did not run; starts afresh."""
+        taken, self._moments = self._moments, None
+        return None if taken is None else Gathered(taken)
 
     def remove(self) -> None:
         """Take the hook off the module."""
