@@ -17,8 +17,9 @@ from collapse_lab.arrays import read_features, reason
 from collapse_lab.checkpoints import Request
 from collapse_lab.config import Config
 from collapse_lab.errors import InputError
-from collapse_lab.geometry import moments
-from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge, judge_features, measure
+from collapse_lab.geometry import Moments, moments
+from collapse_lab.monitors.statistics import FULL, Gathered, read
+from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge, judge_features, outlier_share
 from collapse_lab.report import MEANINGS, Cloud, Panel
 from collapse_lab.runs import final_values, read_status
 from collapse_lab.trainer import VIEWS
@@ -27,7 +28,7 @@ ARRAYS = (".npy", ".npz")
 EXPECTED = "expected are features (.npy, .npz), a run directory or a checkpoint"
 LAYERS = ("backbone", "projector", "predictor")
 STALE = "in eval mode the same weights read {}: BatchNorm's running statistics do not fit; calibrate them on training images"
-# Rows that are drawn; all are judged.
+# Rows that are drawn, evenly spaced and farthest out; all are judged.
 DRAWN, FAR = 1024, 32
 HEALTHY, FAILED, UNDECIDED = 0, 3, 4
 EXIT_CODES: dict[Kind, int] = {
@@ -120,9 +121,16 @@ def of_features(
     verdict, features = verdicts[counts], modes[counts]
     if verdict.kind != verdicts["eval"].kind:
         verdict = verdict._replace(notes=(*verdict.notes, STALE.format(verdicts["eval"].kind)))
-    gathered = moments(features)
-    metrics = {"std": geometry.std(gathered), **_known(measure(gathered, features)._asdict())}
-    panels = report.cloud_panels(_cloud(features), None if reference is None else _cloud(reference))
+    drawn = geometry.unit_rows(features[_evenly(len(features))])
+    gathered = Gathered(moments(features), moments(features, normalise=False), (drawn,))
+    metrics = {
+        "rows": gathered.moments.count,
+        "dimension": gathered.moments.dimension,
+        **{name: value for name, index, value in read(gathered, FULL) if index == 0},
+        "outlier_share": outlier_share(features),
+    }
+    good = None if reference is None else _cloud(reference, moments(reference))
+    panels = report.cloud_panels(_cloud(features, gathered.moments), good)
     return Diagnosis(what, verdict, tuple(verdicts.values()), metrics, panels)
 
 
@@ -155,21 +163,22 @@ def _array(reference: Path) -> Path:
     return reference
 
 
-def _cloud(features: Tensor) -> Cloud:
-    gathered = moments(features)
-    mean = gathered.total / gathered.count
-    variances, directions = torch.linalg.eigh(gathered.second / gathered.count - torch.outer(mean, mean))
-    centred = torch.nn.functional.normalize(features.double(), dim=1) - mean
-    # Evenly spaced, so that every class of features sorted by class is there; and whatever lies far out.
-    even = torch.linspace(0, len(features) - 1, min(len(features), DRAWN)).long()
-    far = centred.square().sum(1).topk(min(len(features), FAR)).indices
-    index = torch.cat([even, far]).unique()
+def _cloud(features: Tensor, gathered: Moments) -> Cloud:
+    centred = geometry.unit_rows(features) - gathered.total / gathered.count
+    _, directions = torch.linalg.eigh(gathered.covariance)
+    variances = gathered.centred_eigenvalues
+    even, far = _evenly(len(features)), centred.square().sum(1).topk(min(len(features), FAR)).indices
     return Cloud(
         spectrum=geometry.spectrum(gathered).numpy(),
-        rows=(centred + mean)[even].numpy(),
-        places=(centred[index] @ directions[:, -2:].flip(1)).numpy(),
-        shares=(variances / variances.sum().clamp(min=1e-300))[-2:].clamp(min=0).flip(0).tolist(),
+        rows=geometry.unit_rows(features[even]).numpy(),
+        places=(centred[torch.cat([even, far]).unique()] @ directions[:, -2:].flip(1)).numpy(),
+        shares=(variances / variances.sum().clamp(min=1e-300))[:2].tolist(),
     )
+
+
+def _evenly(count: int) -> Tensor:
+    """Indices of at most 1,024 rows, so that every class of features sorted by class is there."""
+    return torch.linspace(0, count - 1, min(count, DRAWN)).long()
 
 
 def _table(directory: Path) -> pd.DataFrame:
@@ -241,7 +250,3 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _known(values: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value is not None}
