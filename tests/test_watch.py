@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from collapse_lab import geometry
 from collapse_lab.monitors import SPECTRUM, Watch
 from collapse_lab.monitors.statistics import log_spaced_ranks
-from collapse_lab.monitors.tap import rows
+from collapse_lab.monitors.tap import Tap
 
 
 def network() -> nn.Module:
@@ -92,7 +92,8 @@ def test_readings_do_not_depend_on_how_a_step_is_split():
 
 def test_feature_maps_are_averaged_over_space():
     features = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(rows(features, "layer"), features.double().mean((2, 3)))
+    (rows,) = Tap("layer").read(features)
+    torch.testing.assert_close(rows, features.mean((2, 3)))
 
 
 def test_only_scheduled_steps_are_read():
@@ -131,9 +132,9 @@ def test_nothing_keeps_the_outputs_or_their_graph_alive():
         model(batches()[0])
         gc.collect()
         assert [output() for output in outputs] == [None]
-        gathered = watch._taps[0].take().moments
-    assert not gathered.total.requires_grad
-    assert not gathered.second.requires_grad
+        gathered = watch._recorders[0].take()
+    assert not gathered.moments.total.requires_grad
+    assert not gathered.moments.second.requires_grad
 
 
 def test_outputs_in_eval_mode_do_not_count():
@@ -161,7 +162,7 @@ def test_a_second_firing_inside_backward_does_not_count():
     with Watch(holder, ["layer"]) as watch:
         checkpoint(lambda rows: layer(rows).tanh(), x, use_reentrant=False).sum().backward()
         assert len(calls) == 2
-        assert watch._taps[0].take().moments.count == 9
+        assert watch._recorders[0].take().moments.count == 9
 
 
 def test_names_are_globs_labels_and_free_of_wrapper_prefixes():
@@ -174,14 +175,14 @@ def test_names_are_globs_labels_and_free_of_wrapper_prefixes():
         (torch.compile(model, backend="eager"), ["1.2", "0"], ["1.2", "0"]),
     ):
         with Watch(watched, layers) as watch:
-            assert [tap.label for tap in watch._taps] == expected
+            assert [recorder.label for recorder in watch._recorders] == expected
 
 
 @pytest.mark.parametrize(
     ("layers", "error", "message"),
     [
         (["1.22"], KeyError, "no layer is named '1.22'; the closest are 1.2"),
-        ("1.2", TypeError, r"found the string '1.2', expected a list of names: \['1.2'\]"),
+        ("1.2", TypeError, r"found '1.2' alone, expected a list: \['1.2'\]"),
     ],
 )
 def test_wrong_names_are_refused(layers, error, message):
@@ -193,7 +194,10 @@ def test_wrong_schedule_and_wrong_outputs_are_refused():
     with pytest.raises(ValueError, match="every: found 0, expected at least 1"):
         Watch(network(), ["1.2"], every=0)
     lstm = nn.ModuleDict({"lstm": nn.LSTM(3, 4)})
-    with Watch(lstm, ["lstm"]), pytest.raises(ValueError, match="layer 'lstm': found tuple"):
+    with (
+        Watch(lstm, ["lstm"]),
+        pytest.raises(ValueError, match="tap 'lstm': found tuple of Tensor, tuple; choose with pick="),
+    ):
         lstm["lstm"](torch.zeros(2, 1, 3))
 
 

@@ -1,74 +1,122 @@
-"""A tap is one named place in a network and the moments of what flowed through it."""
+"""A tap says which module of a model to watch and how its output becomes rows, one l2-normalised later."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from collapse_lab.geometry import Moments, moments
-from collapse_lab.monitors.statistics import Gathered
+Key = str | int
+Rows = Literal["pooled", "flattened", "class-token"]
+Mode = Literal["train", "eval"]
+ROWS: tuple[Rows, ...] = ("pooled", "flattened", "class-token")
 
 
+@dataclass(frozen=True)
 class Tap:
-    """Gathers the moments of a module's outputs while ``recording``; one forward hook, nothing else, is added.
+    """One place in a network and how to read it; a plain name stands for ``Tap(name)``.
 
-    Rows count only from a module in training mode, and not when activation checkpointing runs the forward a second time
-    inside backward.
+    ``name`` is a dotted path of ``named_modules()`` or a glob. ``pick`` chooses from an output that is not a tensor: a key
+    of a dict, a field of a dataclass, an index of a tuple, or a tuple of such for nested ones. A list of tensors, as
+    multi-crop networks give, counts as one call after another.
+
+    Outputs (N, D) are rows as they are. Of sequences (N, T, D), feature maps (N, D, H, W) and the like, ``rows`` takes the
+    mean over positions ("pooled", in at least float32), every position as a row of its own ("flattened"), or the first
+    token ("class-token"; sequences only). ``channel`` is the axis of D: 2 for three axes, else 1, unless given. The first
+    ``prefix`` tokens, such as class and register tokens, are left out of pooled and flattened sequences.
+
+    Only calls of the module in ``mode`` count. For an average teacher that runs in eval mode, say so.
     """
 
-    def __init__(self, label: str, module: nn.Module) -> None:
-        self.label = label
-        self.recording = False
-        self._moments: Moments | None = None
-        self._handle = module.register_forward_hook(self._hook)
+    name: str
+    pick: Key | tuple[Key, ...] = ()
+    rows: Rows = "pooled"
+    channel: int | None = None
+    prefix: int = 0
+    mode: Mode = "train"
 
-    def _hook(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self.recording:
-            return
-        if not module.training or torch._C._current_graph_task_id() != -1:
-            return
-        fresh = moments(rows(output, self.label))
-        self._moments = fresh if self._moments is None else self._moments + fresh
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ValueError(f"tap '{self.name}': rows: found '{self.rows}'; allowed are {', '.join(ROWS)}")
+        if self.mode not in ("train", "eval"):
+            raise ValueError(f"tap '{self.name}': mode: found '{self.mode}'; allowed are train, eval")
+        if self.prefix < 0:
+            raise ValueError(f"tap '{self.name}': prefix: found {self.prefix}; expected 0 or more tokens")
 
-    def take(self) -> Gathered | None:
-        """What was gathered since the last call, None where the module did not run; starts afresh."""
-        taken, self._moments = self._moments, None
-        return None if taken is None else Gathered(taken)
+    def read(self, output: Any) -> list[Tensor]:
+        """The rows (N, D) of a module's output, detached, one tensor per tensor; anything else raises ``ValueError``."""
+        for key in self.pick if isinstance(self.pick, tuple) else (self.pick,):
+            output = self._item(output, key)
+        crops = output if isinstance(output, list) and output else [output]
+        if not all(isinstance(crop, Tensor) and crop.is_floating_point() and crop.ndim >= 2 for crop in crops):
+            raise ValueError(f"tap '{self.name}': found {_described(output)}; a tap reads floating tensors (N, D, ...)")
+        return [self._rows(crop.detach()) for crop in crops]
 
-    def remove(self) -> None:
-        """Take the hook off the module."""
-        self._handle.remove()
+    def _item(self, output: Any, key: Key) -> Any:
+        if isinstance(output, Mapping) and key in output:
+            return output[key]
+        if isinstance(output, Sequence) and isinstance(key, int) and -len(output) <= key < len(output):
+            return output[key]
+        if isinstance(key, str) and hasattr(output, key):
+            return getattr(output, key)
+        raise ValueError(f"tap '{self.name}': pick: {key!r} is not in the output; found {_described(output)}")
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        if self.prefix or self.rows == "class-token":
+            self._require_tokens(tensor)
+        if tensor.ndim == 2:
+            return tensor
+        channel = self.channel if self.channel is not None else (2 if tensor.ndim == 3 else 1)
+        positions = tensor.movedim(channel, -1)
+        if self.rows == "class-token":
+            return positions[:, 0]
+        positions = positions[:, self.prefix :]
+        if self.rows == "flattened":
+            return positions.reshape(-1, positions.shape[-1])
+        # Not in float64: float32 rounds no worse than the features themselves are, in a twentieth of the time.
+        dtype = torch.promote_types(tensor.dtype, torch.float32)
+        return positions.mean(tuple(range(1, tensor.ndim - 1)), dtype=dtype)
+
+    def _require_tokens(self, tensor: Tensor) -> None:
+        if tensor.ndim != 3 or tensor.shape[2 if self.channel == 1 else 1] <= self.prefix:
+            wanted = "a class token" if self.rows == "class-token" else f"a prefix of {self.prefix} tokens"
+            raise ValueError(
+                f"tap '{self.name}': {wanted} needs a sequence (N, T, D) with more tokens; found {tuple(tensor.shape)}"
+            )
 
 
-def rows(output: Any, label: str) -> Tensor:
-    """Outputs (N, D) as they are, feature maps (N, D, H, W) averaged over space; anything else raises ``ValueError``."""
-    if isinstance(output, Tensor) and output.is_floating_point():
-        detached = output.detach()
-        if detached.ndim == 2:
-            return detached
-        if detached.ndim == 4:
-            return detached.double().mean((2, 3))
-    found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    raise ValueError(f"layer '{label}': found {found}; a tap reads floating tensors (N, D) or (N, D, H, W)")
+def resolve(
+    model: nn.Module, layers: Sequence[str | Tap] | Mapping[str, str | Tap]
+) -> dict[str, tuple[Tap, nn.Module]]:
+    """Taps and their modules by label, from names, globs and taps, or from a mapping of labels to such.
 
-
-def resolve(model: nn.Module, layers: Sequence[str] | Mapping[str, str]) -> dict[str, nn.Module]:
-    """Modules by label, from dotted names or globs, or from a mapping of labels to dotted names.
-
-    Prefixes put there by wrappers (``module.``, ``_orig_mod.``) are ignored. An unknown name raises ``KeyError`` with
-    the closest names there are.
+    Without labels the dotted name is the label. Prefixes put there by wrappers (``module.``, ``_orig_mod.``) are ignored.
+    An unknown name raises ``KeyError`` with the closest names there are; a label for several modules, or several taps
+    with one label, raise ``ValueError``.
     """
-    modules = {_plain(name): module for name, module in model.named_modules() if name}
-    if isinstance(layers, Mapping):
-        return {label: modules[_match(name, modules)[0]] for label, name in layers.items()}
-    if isinstance(layers, str):
-        raise TypeError(f"layers: found the string '{layers}', expected a list of names: ['{layers}']")
-    return {name: modules[name] for pattern in layers for name in _match(pattern, modules)}
+    if isinstance(layers, str | Tap):
+        raise TypeError(f"layers: found {layers!r} alone, expected a list: [{layers!r}]")
+    if not layers:
+        raise ValueError("layers: found none; name at least one layer, such as '*' for all")
+    modules = {_plain(name): module for name, module in model.named_modules(remove_duplicate=False) if name}
+    found: dict[str, tuple[Tap, nn.Module]] = {}
+    for label, layer in layers.items() if isinstance(layers, Mapping) else ((None, layer) for layer in layers):
+        tap = layer if isinstance(layer, Tap) else Tap(layer)
+        names = _match(tap.name, modules)
+        if label is not None and len(names) > 1:
+            raise ValueError(
+                f"label '{label}': '{tap.name}' names {len(names)} modules, such as {names[0]}, {names[1]}"
+            )
+        for name in names:
+            named = replace(tap, name=name)
+            if found.setdefault(label or name, (named, modules[name]))[0] != named:
+                raise ValueError(f"two taps are named '{name}'; give them labels: {{'label': Tap('{name}', ...), ...}}")
+    return found
 
 
 def _match(pattern: str, names: Mapping[str, nn.Module]) -> list[str]:
@@ -82,3 +130,15 @@ def _match(pattern: str, names: Mapping[str, nn.Module]) -> list[str]:
 
 def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod").removeprefix("module.")
+
+
+def _described(output: Any) -> str:
+    """What an output is, for an error: type, dtype and shape, or the keys to pick from."""
+    if isinstance(output, Tensor):
+        return f"{output.dtype} {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with keys {', '.join(map(repr, output))}; choose with pick="
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        return f"{type(output).__name__} of {', '.join(type(item).__name__ for item in output)}; choose with pick="
+    fields = ", ".join(vars(output)) if hasattr(output, "__dict__") else ""
+    return type(output).__name__ + (f" with fields {fields}; choose with pick=" if fields else "")

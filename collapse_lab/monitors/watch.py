@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-from torch import nn
+from torch import distributed, nn
 
-from collapse_lab.monitors.statistics import STANDARD, Statistic, read
+from collapse_lab.monitors.distributed import all_reduced
+from collapse_lab.monitors.recorder import Recorder
+from collapse_lab.monitors.schedules import Schedule
+from collapse_lab.monitors.schedules import every as every_nth
+from collapse_lab.monitors.statistics import STANDARD, Gathered, Statistic, read
 from collapse_lab.monitors.tap import Tap, resolve
-
-Schedule = Callable[[int], bool]
 
 
 class Reading(NamedTuple):
@@ -24,16 +26,29 @@ class Reading(NamedTuple):
     value: float
 
 
+Sink = Callable[[Sequence[Reading]], None]
+
+
 class Watch:
     """Reads statistics of the outputs of named layers on scheduled training steps.
 
-    ``layers`` are dotted names or globs of ``model.named_modules()``, or a mapping from labels of your own to such names.
-    ``every`` is a number of steps or a function of the step number, which counts from 1. All forward passes of the watched
-    modules in training mode between two calls of ``step`` belong to that step, so the views of one step are pooled.
+    ``layers`` are dotted names or globs of ``model.named_modules()`` or ``Tap``s, which say more about how an output is
+    read; or a mapping from labels of your own to such. Several models, such as a student and its average teacher, are
+    watched as ``nn.ModuleDict({"student": student, "teacher": teacher})``.
+
+    ``every`` is a number of steps or a schedule, a function of the number of the step, which counts from 1. All calls of a
+    watched module between two calls of ``step`` belong to that step, so the views and micro-batches of one step are pooled.
+    A reading pools the last ``window`` steps, and never a row twice: choose it so that there are several times as many
+    rows as channels. Statistics that need single rows see those of the last step, and take the calls in one step for
+    views of the same samples: with micro-batches, leave them out. Each of ``sinks`` is given the readings of a step.
+
+    With ``reduce`` the rows of all processes of the default group count, and all get the same readings; every process
+    must then be watched with the same schedule. Without, each process reads its own rows.
 
     Forward values, weights, buffers and random state stay as they would be without it; outputs are detached; hooks go
     when the context ends. Off schedule a hook returns at once and nothing waits for the device. A watched module that did
-    not run on a scheduled step raises ``RuntimeError``: silence would look like health.
+    not run on a scheduled step raises ``RuntimeError``: silence would look like health. A watch holds D x D numbers in
+    float64 for each layer, twice that with raw moments, and at most 1,024 rows where a statistic needs rows.
 
         with Watch(model, ["layer4", "fc"], every=50) as watch:
             for batch in loader:
@@ -45,31 +60,41 @@ class Watch:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[str] | Mapping[str, str],
+        layers: Sequence[str | Tap] | Mapping[str, str | Tap],
         every: int | Schedule = 1,
         *,
         statistics: Sequence[Statistic] = STANDARD,
+        window: int = 1,
+        reduce: bool = False,
+        sinks: Sequence[Sink] = (),
         start: int = 0,
     ) -> None:
-        if isinstance(every, int) and every < 1:
-            raise ValueError(f"every: found {every}, expected at least 1")
-        self._scheduled: Schedule = every if callable(every) else lambda step: step % every == 0
-        self._statistics = statistics
+        if window < 1:
+            raise ValueError(f"window: found {window}, expected at least 1 step")
+        if reduce and not distributed.is_initialized():
+            raise ValueError("reduce: there is no process group; call torch.distributed.init_process_group first")
+        self._scheduled: Schedule = every if callable(every) else every_nth(every)
+        self._statistics, self._window, self._reduce, self._sinks = statistics, window, reduce, sinks
         self._step = start
-        self._taps = [Tap(label, module) for label, module in resolve(model, layers).items()]
+        needs = {statistic.needs for statistic in statistics}
+        self._recorders = [Recorder(label, *found, needs) for label, found in resolve(model, layers).items()]
         self._arm()
 
     def step(self) -> list[Reading]:
         """Call once after each training step: the readings of this step, none off schedule."""
         self._step += 1
-        readings = self._read() if self._scheduled(self._step) else []
+        readings: list[Reading] = []
+        if self._scheduled(self._step):
+            readings = [reading for recorder in self._recorders for reading in self._read(recorder)]
+            for sink in self._sinks:
+                sink(readings)
         self._arm()
         return readings
 
     def close(self) -> None:
         """Remove every hook."""
-        for tap in self._taps:
-            tap.remove()
+        for recorder in self._recorders:
+            recorder.remove()
 
     def __enter__(self) -> Watch:
         return self
@@ -80,18 +105,22 @@ class Watch:
         self.close()
 
     def _arm(self) -> None:
-        due = self._scheduled(self._step + 1)
-        for tap in self._taps:
-            tap.recording = due
+        due = any(self._scheduled(self._step + ahead) for ahead in range(1, self._window + 1))
+        for recorder in self._recorders:
+            recorder.start_step(due)
 
-    def _read(self) -> list[Reading]:
-        readings = []
-        for tap in self._taps:
-            gathered = tap.take()
-            if gathered is None:
-                raise RuntimeError(
-                    f"layer '{tap.label}' did not run in training mode on step {self._step}; is it part of the forward "
-                    "pass, and was the watch attached before the model was compiled and first called?"
-                )
-            readings += [Reading(self._step, tap.label, *value) for value in read(gathered, self._statistics)]
-        return readings
+    def _read(self, recorder: Recorder) -> list[Reading]:
+        gathered = self._gathered(recorder)
+        return [Reading(self._step, recorder.label, *value) for value in read(gathered, self._statistics)]
+
+    def _gathered(self, recorder: Recorder) -> Gathered:
+        own = recorder.take()
+        gathered = all_reduced(own) if self._reduce else own
+        if gathered is None:
+            where = " on some process" if own is not None else ""
+            mode = {"train": "training", "eval": "evaluation"}[recorder.tap.mode]
+            raise RuntimeError(
+                f"layer '{recorder.label}' did not run in {mode} mode on step {self._step}{where}; is it part of the forward "
+                "pass, and was the watch attached before the model was compiled and first called?"
+            )
+        return gathered
