@@ -18,6 +18,7 @@ from collapse_lab.flags import configuration_flags, configured, configured_data,
 ANSWER = click.option("--json", "as_json", is_flag=True, help="one JSON document on standard output")
 OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", help="where runs are kept [runs]")
 NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
+ROWS = "checkpoint: what is a row of a sequence or a feature map [pooled]"
 PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
@@ -95,6 +96,8 @@ def figure(runs: Path, out: Path | None) -> None:
 @click.option("--key", help="which array of an .npz file [the only one of floats (N, D)]")
 @click.option("--model", metavar="MODULE:FUNCTION", help="checkpoint: what builds the model")
 @click.option("--layer", metavar="NAME", help="checkpoint: whose output, by dotted name [the model's]")
+@click.option("--pick", metavar="KEY", help="checkpoint: which part of an output that is a dict, tuple or dataclass")
+@click.option("--rows", type=click.Choice(["pooled", "flattened", "class-token"]), default="pooled", help=ROWS)
 @click.option("--data", metavar="NAME|PATH", help="checkpoint: an .npz file, a folder of images, or a data set's name")
 @click.option("--pixels", type=click.Choice(["data", "imagenet", "none"]), default="data", help=PIXELS)
 @click.option("--prefix", help="checkpoint: where the weights lie in it, such as state_dict.model [found]")
@@ -110,6 +113,8 @@ def diagnose(
     as_json: bool,
     model: str | None,
     layer: str | None,
+    pick: str | None,
+    rows: Any,
     data: str | None,
     pixels: Any,
     prefix: str | None,
@@ -125,7 +130,7 @@ def diagnose(
     from collapse_lab.checkpoints import Request
     from collapse_lab.diagnose import diagnose as diagnosed
 
-    checkpoint = Request(model, layer, images, pixels, prefix) if model else None
+    checkpoint = Request(model, images, layer, pick, rows, pixels, prefix) if model else None
     diagnosis = diagnosed(path, key=key, reference=reference, checkpoint=checkpoint)
     document = diagnosis.document()
     written = out and report.write(out, document, diagnosis.panels)

@@ -7,26 +7,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from collapse_lab import checkpoints, geometry, records, report
-from collapse_lab import config as configuration
-from collapse_lab.arrays import read_features, reason
+from collapse_lab import checkpoints, geometry, recorded, report
+from collapse_lab.arrays import read_features
 from collapse_lab.checkpoints import Request
-from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 from collapse_lab.geometry import Moments, moments
 from collapse_lab.monitors.statistics import FULL, Gathered, read
-from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge, judge_features, outlier_share
+from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge_features, outlier_share
 from collapse_lab.report import MEANINGS, Cloud, Panel
-from collapse_lab.runs import final_values, read_status
-from collapse_lab.trainer import VIEWS
+from collapse_lab.runs import final_values
 
 ARRAYS = (".npy", ".npz")
 EXPECTED = "expected are features (.npy, .npz), a run directory or a checkpoint"
-LAYERS = ("backbone", "projector", "predictor")
 STALE = "in eval mode the same weights read {}: BatchNorm's running statistics do not fit; calibrate them on training images"
 # Rows that are drawn, evenly spaced and farthest out; all are judged.
 DRAWN, FAR = 1024, 32
@@ -136,15 +131,11 @@ def of_features(
 
 def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
     """The diagnosis of a run from its records alone: every layer in train mode over the last epoch; the projector counts."""
-    table, config = _table(directory), _config(directory)
-    rows = len(VIEWS) * config.train.batch
-    verdicts = [verdict for layer in LAYERS if (verdict := _judge_recorded(table, layer, rows))]
-    verdict = next((one for one in verdicts if one.tap == "projector"), _nothing_recorded())
-    verdict = _with_status(verdict, directory)
-    good = None if reference is None else _table(reference)
+    table, config, taps, verdict = recorded.read(directory)
+    good = None if reference is None else recorded.read_table(reference)
     what = f"{directory}: {config.method}, seed {config.train.seed}, step {table['step'].max()}, train mode at the projector"
     panels = report.run_panels(table, verdict.onset, good)
-    return Diagnosis(what, verdict, tuple(verdicts), final_values(directory), panels)
+    return Diagnosis(what, verdict, taps, final_values(directory), panels)
 
 
 def _tensor(features: np.ndarray) -> Tensor:
@@ -179,67 +170,6 @@ def _cloud(features: Tensor, gathered: Moments) -> Cloud:
 def _evenly(count: int) -> Tensor:
     """Indices of at most 1,024 rows, so that every class of features sorted by class is there."""
     return torch.linspace(0, count - 1, min(count, DRAWN)).long()
-
-
-def _table(directory: Path) -> pd.DataFrame:
-    path = directory / "metrics.csv"
-    if path.is_file():
-        return records.read_table(path)
-    runs = [str(found.parent.relative_to(directory)) for found in sorted(directory.glob("*/*/metrics.csv"))]
-    hint = f"; it is a study with the runs {', '.join(runs[:4])}" if runs else f"; {EXPECTED}"
-    raise InputError(f"directory '{directory}' is no run: it has no metrics.csv{hint}")
-
-
-def _config(directory: Path) -> Config:
-    path = directory / "config.json"
-    try:
-        return configuration.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"run '{directory}': config.json cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"run '{directory}': config.json is damaged: {reason(error)}") from None
-
-
-def _judge_recorded(table: pd.DataFrame, layer: str, rows: int) -> Verdict | None:
-    """The verdict on a layer from the means of its train-mode values over the last epoch; None where there are none."""
-    here = table[table["layer"] == layer]
-    train = here[(here["source"] == "train") & (here["epoch"] == table["epoch"].max())]
-    means = train.groupby("metric")["value"].mean()
-    if not {"std_ratio", "mean_energy", "rankme"} <= set(means.index):
-        return None
-    dimension = int(here[here["metric"] == "spectrum"]["index"].max())
-    centred, outliers = (float(means[name]) if name in means else None for name in ("centred_rankme", "outlier_share"))
-    return judge(
-        std_ratio=float(means["std_ratio"]),
-        mean_energy=float(means["mean_energy"]),
-        rankme=float(means["rankme"]),
-        rows=rows,
-        dimension=dimension,
-        centred_rankme=centred,
-        outlier_share=outliers,
-        tap=layer,
-    )
-
-
-def _with_status(verdict: Verdict, directory: Path) -> Verdict:
-    """A verdict with what the run's status adds: that it diverged, failed or is not at its end."""
-    try:
-        status = read_status(directory)
-        state, step, error = status["state"], status["step"], status["error"]
-        diverged = status["verdict"] == "diverged"
-    except (OSError, ValueError, LookupError, TypeError) as cause:
-        raise InputError(f"run '{directory}': status.json is damaged: {reason(cause)}") from None
-    if diverged:
-        return verdict._replace(kind="diverged", severity=1.0, notes=(*verdict.notes, str(error)))
-    if state != "done":
-        ended = f"the run is {state} at step {step}{f': {error}' if error else ''}; judged as far as it went"
-        return verdict._replace(notes=(*verdict.notes, ended))
-    return verdict
-
-
-def _nothing_recorded() -> Verdict:
-    vote = Vote("readings", 0, "at least 1 of the projector in the last epoch", "definition")
-    return Verdict("insufficient-data", (vote,), tap="projector")
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:

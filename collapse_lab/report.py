@@ -159,8 +159,8 @@ def _spectrum(axes: Axes, ranks: np.ndarray, values: np.ndarray, colour: str, da
     axes.loglog(ranks, values.clip(SMALLEST), color=colour, ls=dashes, lw=1.8, marker=marker, ms=3, label=label)
     axes.set(xlabel="rank", ylabel="singular value / √N")
     if (values < SMALLEST).any():
-        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
-        axes.annotate("rounding, or 0", (1, SMALLEST), (0, 3), color=GREY, size=7, **place)
+        place = axes.get_yaxis_transform()
+        axes.annotate("rounding, or 0", (1, SMALLEST), (0, 3), place, "offset points", ha="right", color=GREY, size=7)
 
 
 def _power_laws(axes: Axes, dimension: int) -> None:
