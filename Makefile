@@ -31,6 +31,6 @@ gallery: install
 	$(COMPARE) --seeds 8 --name digits-none
 	$(COMPARE) --seeds 8 --name digits-affine --network.projector_output_norm affine
 	$(COMPARE) --seeds 8 --name digits-non-affine --network.projector_output_norm non-affine
-	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.train_images 10000
+	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.download --data.train_images 10000
 	$(COMPARE) --seeds 3 --name cifar10 --data.name npz --data.root $(CIFAR) --data.train_images 10000
 	$(BIN)/python figures/publish.py runs

@@ -159,7 +159,7 @@ def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: 
 
     console = Console()
     # A pipe has no width of its own; a table cut to 80 columns would lose its numbers.
-    console = console if console.is_terminal else Console(width=160)
+    console = console if console.is_terminal else Console(width=200)
     console.print(terminal(cells))
     if caption:
         console.print(caption, highlight=False)

@@ -165,6 +165,9 @@ class MonitorConfig:
     evaluate_every: Annotated[Count, Field(description="epochs between two evaluations on the test images")] = 5
     k: Annotated[Count, Field(description="neighbours of the kNN classifier")] = 20
     temperature: Annotated[Positive, Field(description="T of the kNN weights exp(s/T)")] = 0.1
+    on_collapse: Annotated[
+        Literal["ignore", "warn", "stop"], Field(description="what an alarm on the run's own history does")
+    ] = "ignore"
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
 
 

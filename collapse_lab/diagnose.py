@@ -130,12 +130,12 @@ def of_features(
 
 
 def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
-    """The diagnosis of a run from its records alone: every layer in train mode over the last epoch; the projector counts."""
-    table, config, taps, verdict = recorded.read(directory)
+    """The diagnosis of a run from its records alone: the projector in train mode over the last epoch."""
+    table, config, verdict = recorded.read(directory)
     good = None if reference is None else recorded.read_table(reference)
     what = f"{directory}: {config.method}, seed {config.train.seed}, step {table['step'].max()}, train mode at the projector"
     panels = report.run_panels(table, verdict.onset, good)
-    return Diagnosis(what, verdict, taps, final_values(directory), panels)
+    return Diagnosis(what, verdict, (verdict,), final_values(directory), panels)
 
 
 def _tensor(features: np.ndarray) -> Tensor:

@@ -43,6 +43,8 @@ class Display:
         if news.progress is not None:
             p = news.progress
             values = f"{p.images_per_second:6.0f} img/s  loss {p.loss:7.4f}  std ratio {p.std_ratio:5.3f}"
+            if p.alert is not None:
+                self._console.print(f"{news.run}: {p.alert}", highlight=False)
             self._bars.update(self._tasks[news.run], completed=p.step, total=p.steps, values=values)
         elif news.state == "started":
             self._started[news.run] = time.monotonic()

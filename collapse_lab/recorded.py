@@ -12,34 +12,34 @@ from collapse_lab import records
 from collapse_lab.arrays import reason
 from collapse_lab.config import Config
 from collapse_lab.errors import InputError
+from collapse_lab.monitors.alarm import Alarm, Alert
 from collapse_lab.monitors.verdict import Verdict, Vote, judge
+from collapse_lab.monitors.watch import Reading
 from collapse_lab.runs import read_status
-from collapse_lab.trainer import LAYERS, VIEWS
+from collapse_lab.trainer import VIEWS
 
 COUNTS = "projector"
 
 
 class Recorded(NamedTuple):
-    """What a run directory says: its table, its configuration, the verdict on every layer and the one that counts."""
+    """What a run directory says: its table, its configuration and the verdict on the projector in train mode."""
 
     table: pd.DataFrame
     config: Config
-    taps: tuple[Verdict, ...]
     verdict: Verdict
 
 
 def read(directory: Path) -> Recorded:
-    """The records of a run, every layer judged by the means of its train-mode values over the last epoch.
+    """The records of a run, judged by the means of the projector's train-mode values over the last epoch.
 
-    The projector's verdict counts, with what the run's status adds. Raises ``InputError`` naming the directory and the file
-    that is missing or damaged.
+    Other layers have no bounds; every layer is held against its own history, and what the alarm says of them, replayed
+    over the table, gives the onset, the layer that fell first, and notes. Raises ``InputError`` naming the directory and
+    the file that is missing or damaged.
     """
     table, config = read_table(directory), _config(directory)
-    rows = len(VIEWS) * config.train.batch
-    judged = [_judge(table, layer, rows) for layer in LAYERS]
-    taps = tuple(verdict for verdict in judged if verdict is not None)
-    counting = next((verdict for verdict in taps if verdict.tap == COUNTS), _nothing_recorded())
-    return Recorded(table, config, taps, _with_status(counting, directory))
+    verdict = _judge(table, len(VIEWS) * config.train.batch, config.network.projector_dim)
+    verdict = _with_alerts(_with_status(verdict, directory), _alerts(table))
+    return Recorded(table, config, verdict)
 
 
 def read_table(directory: Path) -> pd.DataFrame:
@@ -61,22 +61,37 @@ def _config(directory: Path) -> Config:
         raise InputError(f"run '{directory}': config.json is damaged: {reason(error)}") from None
 
 
-def _judge(table: pd.DataFrame, layer: str, rows: int) -> Verdict | None:
-    """None where the last epoch holds no reading of the layer."""
-    here = table[table["layer"] == layer]
-    train = here[(here["source"] == "train") & (here["epoch"] == table["epoch"].max())]
-    means = train.groupby("metric")["value"].mean()
-    ranks = here[here["metric"] == "spectrum"]["index"]
-    if ranks.empty or not {"std_ratio", "mean_energy", "rankme"} <= set(means.index):
-        return None
+def _judge(table: pd.DataFrame, rows: int, dimension: int) -> Verdict:
+    here = table[(table["source"] == "train") & (table["layer"] == COUNTS)]
+    means = here[here["epoch"] == table["epoch"].max()].groupby("metric")["value"].mean()
+    if not {"std_ratio", "mean_energy", "rankme"} <= set(means.index):
+        vote = Vote("readings", 0, f"at least 1 of the {COUNTS} in the last epoch", "definition")
+        return Verdict("insufficient-data", (vote,), tap=COUNTS)
     return judge(
         std_ratio=float(means["std_ratio"]),
         mean_energy=float(means["mean_energy"]),
         rankme=float(means["rankme"]),
         rows=rows,
-        dimension=int(ranks.max()),
-        tap=layer,
+        dimension=dimension,
+        tap=COUNTS,
     )
+
+
+def _alerts(table: pd.DataFrame) -> list[Alert]:
+    train = table[(table["source"] == "train") & (table["layer"] != "") & (table["metric"] != "spectrum")]
+    columns = train[["step", "layer", "metric", "index", "value"]]
+    return Alarm().update(Reading(*row) for row in columns.itertuples(index=False, name=None))
+
+
+def _with_alerts(verdict: Verdict, alerts: list[Alert]) -> Verdict:
+    if not alerts:
+        return verdict
+    notes = (*verdict.notes, *map(str, alerts))
+    if verdict.kind == "healthy":
+        return verdict._replace(notes=notes)
+    onset = next((alert.onset for alert in alerts if alert.layer == verdict.tap), None)
+    first = min(alerts, key=lambda alert: (alert.onset[1], alert.step))
+    return verdict._replace(notes=notes, onset=onset, first_tap=first.layer)
 
 
 def _with_status(verdict: Verdict, directory: Path) -> Verdict:
@@ -92,8 +107,3 @@ def _with_status(verdict: Verdict, directory: Path) -> Verdict:
         return verdict
     ended = f"the run is {state} at step {step}{f': {error}' if error else ''}; judged as far as it went"
     return verdict._replace(notes=(*verdict.notes, ended))
-
-
-def _nothing_recorded() -> Verdict:
-    vote = Vote("readings", 0, f"at least 1 of the {COUNTS} in the last epoch", "definition")
-    return Verdict("insufficient-data", (vote,), tap=COUNTS)

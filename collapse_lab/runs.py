@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,9 @@ from collapse_lab import config as configuration
 from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 
-FILES = ("config.json", "environment.json", "metrics.csv", "timing.csv", "checkpoint.pt", "status.json")
+HEALTHY = "checkpoint-healthy.pt"
+FILES = ("config.json", "environment.json", "metrics.csv", "timing.csv", "checkpoint.pt", HEALTHY, "status.json")
+ENDED = ("done", "failed", "stopped")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "faiss-cpu", "scikit-learn")
 
 
@@ -121,6 +124,12 @@ class Run:
             os.fsync(file.fileno())
         partial.replace(self.directory / "checkpoint.pt")
 
+    def keep_healthy(self) -> None:
+        """Keep the checkpoint as the latest from before any sign of collapse, whole or not at all."""
+        partial = self.directory / f"{HEALTHY}.partial"
+        shutil.copyfile(self.directory / "checkpoint.pt", partial)
+        partial.replace(self.directory / HEALTHY)
+
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """The checkpoint, None where there is none yet; only tensors and plain values are unpickled."""
         path = self.directory / "checkpoint.pt"
@@ -134,9 +143,14 @@ class Run:
         record = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
         self._write("environment.json", json.dumps(record, indent=2) + "\n")
 
-    def write_status(self, state: str, step: int, verdict: str | None = None, error: str | None = None) -> None:
-        """Replace the status; ``state`` is running, done, failed or interrupted."""
-        record = {"state": state, "step": step, "verdict": verdict, "error": error}
+    def write_status(
+        self, state: str, step: int, verdict: str | None = None, error: str | None = None, **collapse: Any
+    ) -> None:
+        """Replace the status; ``state`` is running, done, failed, stopped or interrupted.
+
+        ``collapse`` is empty, or ``alarm`` and ``healthy_checkpoint``.
+        """
+        record = {"state": state, "step": step, "verdict": verdict, "error": error, **collapse}
         self._write("status.json", json.dumps(record, indent=2) + "\n")
 
     def status(self) -> dict[str, Any]:
@@ -144,9 +158,14 @@ class Run:
         return read_status(self.directory)
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.directory / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.directory / name)
+        write_whole(self.directory / name, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file's text, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def read_status(directory: Path) -> dict[str, Any]:
@@ -176,6 +195,16 @@ def final_values(directory: Path) -> dict[str, float]:
         if len(curve):
             values |= {metric: curve[curve.index.max()], f"{metric}_start": curve[curve.index.min()]}
     return {name: float(value) for name, value in values.items() if pd.notna(value)}
+
+
+def train_readings(directory: Path) -> list[tuple[int, str, str, int, float]]:
+    """(step, layer, metric, index, value) of every train-mode reading of a layer, in the order in which they were made."""
+    table = pd.read_csv(directory / "metrics.csv", keep_default_na=False, na_values=["nan"])
+    train = table[(table["source"] == "train") & (table["layer"] != "") & (table["metric"] != "spectrum")]
+    rows: list[tuple[int, str, str, int, float]] = list(
+        train[["step", "layer", "metric", "index", "value"]].itertuples(index=False, name=None)
+    )
+    return rows
 
 
 def training_seconds(directory: Path) -> float:

@@ -9,7 +9,7 @@ import os
 import queue
 import signal
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,21 @@ from typing import Any, NamedTuple
 
 from collapse_lab import config as configuration
 from collapse_lab import data
-from collapse_lab.config import Config
+from collapse_lab.config import Config, MonitorConfig
+from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
-from collapse_lab.runs import Run, device_name, environment, final_values, read_status, training_seconds
+from collapse_lab.runs import (
+    ENDED,
+    Run,
+    device_name,
+    environment,
+    final_values,
+    read_status,
+    training_seconds,
+    write_whole,
+)
 from collapse_lab.trainer import Progress, check, pick_device, train
 
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
@@ -64,7 +74,7 @@ def arms(configs: Sequence[Config], seeds: Iterable[int]) -> dict[str, Config]:
     }
 
 
-def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: Listener) -> dict[str, Any]:
+def run_study(study: Path, runs: Mapping[str, Config], *, overwrite: bool, listen: Listener) -> dict[str, Any]:
     """Train what is not finished, then write and return the summary of the study's directory.
 
     Runs go side by side on a CPU, one after the other on a GPU. Data and configurations are checked before any training.
@@ -73,21 +83,48 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
     """
     first = next(iter(runs.values()))
     images = data.load(first.data)
+    _check(study, runs, images, overwrite)
+    open_runs = {path: config for path, config in runs.items() if not _ended(study / path)}
+    for path in runs.keys() - open_runs.keys():
+        listen(News(_name(runs[path]), f"{read_status(study / path)['state']} before"))
+    if open_runs:
+        _train_all(study, open_runs, listen)
+    protocol = {
+        "data": images.name,
+        "config": configuration.to_dict(replace(first, method="", train=replace(first.train, seed=0))),
+        "pixels": _pixels(study, images, first.monitor),
+        "device": device_name(pick_device(first.train)),
+        "training_seconds": sum(training_seconds(study / path) for path in runs),
+        **environment(),
+    }
+    return summarise(study, protocol)
+
+
+def _check(study: Path, runs: Mapping[str, Config], images: Images, overwrite: bool) -> None:
+    """Refuse what does not fit the data, cannot be written, or was made with other settings, before any training."""
     for path, config in runs.items():
         check(config, images)
-        # Opening a run's directory refuses what cannot be written or was made with other settings.
         with Run(study / path, config, overwrite=overwrite):
             pass
-    device = pick_device(first.train)
-    workers = max(1, _cores() // first.train.threads) if device.type == "cpu" else 1
+    for recorded in study.glob("*/seed*/config.json"):
+        found = configuration.from_json(recorded.read_text(encoding="utf-8"))
+        differing = configuration.differences(replace(config, data=found.data), config)
+        if differing:
+            raise InputError(
+                f"study '{study}' holds runs on other data ({'; '.join(differing)}); choose another --name"
+            )
+
+
+def _train_all(study: Path, runs: Mapping[str, Config], listen: Listener) -> None:
+    first = next(iter(runs.values()))
+    workers = max(1, _cores() // first.train.threads) if pick_device(first.train).type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(min(workers, len(runs) + 1), context, _leave_interrupts_to_the_parent) as pool,
+        ProcessPoolExecutor(min(workers, len(runs)), context, _leave_interrupts_to_the_parent) as pool,
     ):
         news, stop = manager.Queue(), manager.Event()
         futures = [pool.submit(_work, config, study / path, news, stop) for path, config in runs.items()]
-        pixels = pool.submit(pixel_baselines, images, first.monitor)
         try:
             _listen(futures, news, listen)
         except KeyboardInterrupt:
@@ -96,15 +133,15 @@ def run_study(study: Path, runs: dict[str, Config], *, overwrite: bool, listen: 
             raise
         for future in futures:
             future.result()
-        protocol = {
-            "data": images.name,
-            "config": configuration.to_dict(replace(first, method="", train=replace(first.train, seed=0))),
-            "pixels": pixels.result(),
-            "device": device_name(device),
-            "training_seconds": sum(training_seconds(study / path) for path in runs),
-            **environment(),
-        }
-    return summarise(study, protocol)
+
+
+def _pixels(study: Path, images: Images, protocol: MonitorConfig) -> dict[str, float]:
+    """The raw-pixel baselines of the study's data, computed once."""
+    path = study / f"pixels-k{protocol.k}-T{protocol.temperature:g}.json"
+    if not path.exists():
+        write_whole(path, json.dumps(pixel_baselines(images, protocol)) + "\n")
+    baselines: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return baselines
 
 
 def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
@@ -116,9 +153,7 @@ def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     recorded = [arm for arm in study.iterdir() if any(arm.glob("seed*/config.json"))]
     recorded.sort(key=lambda arm: (order.index(arm.name) if arm.name in order else len(order), arm.name))
     summary = {"protocol": protocol, "arms": {arm.name: _summarise_arm(arm) for arm in recorded}}
-    partial = study / "summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    partial.replace(study / "summary.json")
+    write_whole(study / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -129,9 +164,11 @@ def _summarise_arm(arm: Path) -> dict[str, Any]:
     values = [final_values(directory) for directory in done]
     return {
         "seeds": [_seed(directory) for directory in done],
-        "failed": [_seed(directory) for directory, status in states.items() if status["state"] == "failed"],
+        "failed": [
+            _seed(directory) for directory, status in states.items() if status["state"] in ("failed", "stopped")
+        ],
         **{name: _spread([run.get(name) for run in values]) for name in SUMMARISED},
-        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ("done", "failed")],
+        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ENDED],
     }
 
 
@@ -146,6 +183,14 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
 
 def _seed(directory: Path) -> int:
     return int(directory.name.removeprefix("seed"))
+
+
+def _name(config: Config) -> str:
+    return f"{config.method} seed {config.train.seed}"
+
+
+def _ended(directory: Path) -> bool:
+    return read_status(directory)["state"] in ("done", "failed")
 
 
 def _cores() -> int:
@@ -168,7 +213,7 @@ def run_one(
     config: Config, directory: Path, *, overwrite: bool, listen: Listener, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
     """Train one run in this process and return its status; ``stop`` is asked at every reading."""
-    name = f"{config.method} seed {config.train.seed}"
+    name = _name(config)
 
     def report(progress: Progress) -> None:
         listen(News(name, "running", progress))
@@ -179,7 +224,7 @@ def run_one(
     check(config, images)
     with Run(directory, config, overwrite=overwrite) as run:
         state = run.status()["state"]
-        if state in ("done", "failed"):
+        if state in ENDED:
             listen(News(name, f"{state} before"))
             return run.status()
         listen(News(name, "started"))

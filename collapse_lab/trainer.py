@@ -16,9 +16,9 @@ from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
-from collapse_lab.monitors import SPECTRUM, Reading, Watch, judge
+from collapse_lab.monitors import SPECTRUM, Alarm, Alert, Reading, Watch, judge
 from collapse_lab.objective import build_objective
-from collapse_lab.runs import Row, Run, final_values
+from collapse_lab.runs import ENDED, HEALTHY, Row, Run, final_values, train_readings
 
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
 VIEWS = (0, 1)
@@ -32,6 +32,7 @@ class Progress(NamedTuple):
     images_per_second: float
     loss: float
     std_ratio: float
+    alert: Alert | None = None
 
 
 Report = Callable[[Progress], None]
@@ -45,23 +46,34 @@ class Diverged(Exception):
         self.step = step
 
 
+class Stopped(Exception):
+    """The alarm went off in a run that is to stop on collapse."""
+
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(str(alert))
+        self.alert = alert
+
+
 def train(config: Config, run: Run, images: Images, report: Report) -> dict[str, Any]:
     """Train to the end from wherever the directory stands, and return the final status.
 
-    A finished or failed run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
-    ``diverged`` and the step. An interrupt leaves the run ``interrupted``, to be resumed from its last epoch; the table
-    of a resumed run equals that of an undisturbed one, byte for byte, on a CPU with the same number of threads.
+    A finished, failed or stopped run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
+    ``diverged`` and the step. An alarm, where ``monitor.on_collapse`` says stop, ends it as ``stopped``. An interrupt
+    leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
+    undisturbed one, byte for byte, on a CPU with the same number of threads.
     """
-    if run.status()["state"] in ("done", "failed"):
+    if run.status()["state"] in ENDED:
         return run.status()
     with _threads(config.train.threads):
         trainer = Trainer(config, run, images, report)
         run.write_environment(trainer.device)
         try:
             trainer.run_epochs()
-            run.write_status("done", trainer.step, trainer.verdict())
+            run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
+        except Stopped:
+            run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
         except Diverged as error:
-            run.write_status("failed", error.step, "diverged", str(error))
+            run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
         except KeyboardInterrupt:
             run.write_status("interrupted", trainer.step)
             raise
@@ -87,6 +99,8 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.step = 0
         self._losses: list[Tensor] = []
+        self._alarm = Alarm()
+        self._alerts: list[Alert] = []
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
@@ -101,6 +115,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
             self.run.drop_rows_after(self.step)
+            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
         self.objective.train()
         every = self.config.monitor.every
 
@@ -120,9 +135,13 @@ class Trainer:
         values = final_values(self.run.directory)
         if "std_ratio" not in values:
             return None
-        amplitude_and_rank = {name: values[name] for name in ("std_ratio", "mean_energy", "rankme")}
-        rows, dimension = len(VIEWS) * self.config.train.batch, self.config.network.projector_dim
-        return judge(**amplitude_and_rank, rows=rows, dimension=dimension).kind
+        return judge(
+            std_ratio=values["std_ratio"],
+            mean_energy=values["mean_energy"],
+            rankme=values["rankme"],
+            rows=len(VIEWS) * self.config.train.batch,
+            dimension=self.config.network.projector_dim,
+        ).kind
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         seed, batch = self.config.train.seed, self.config.train.batch
@@ -137,13 +156,31 @@ class Trainer:
                 loss = self._mean_loss()
                 table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
                 rate = (first + batch) / (time.perf_counter() - started)
-                self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings)))
+                alert = self._listen(readings, table)
+                self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
         seconds = time.perf_counter() - started
         if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
             table += self._evaluation(self.objective, epoch)
         self.run.append(table)
         self.run.append_timing(epoch, seconds, self.steps_per_epoch * batch / seconds)
         self._save()
+
+    def alarms(self) -> dict[str, Any]:
+        """The status's words on collapse: the first alert, and the checkpoint from before it, null where there is none."""
+        if not self._alerts:
+            return {}
+        kept = (self.run.directory / HEALTHY).exists()
+        return {"alarm": self._alerts[0]._asdict(), "healthy_checkpoint": HEALTHY if kept else None}
+
+    def _listen(self, readings: list[Reading], table: list[Row]) -> Alert | None:
+        """The first alert that the readings raise; where the run is to stop, its rows are recorded and it does."""
+        mode = self.config.monitor.on_collapse
+        alerts = [] if mode == "ignore" else self._alarm.update(readings)
+        self._alerts += alerts
+        if alerts and mode == "stop":
+            self.run.append(table)
+            raise Stopped(alerts[0])
+        return alerts[0] if alerts else None
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
@@ -185,6 +222,8 @@ class Trainer:
     def _save(self) -> None:
         state = {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         self.run.save_checkpoint(state)
+        if self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects:
+            self.run.keep_healthy()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         config = self.config.train

@@ -370,7 +370,7 @@ LINEAR_REFUSALS = [
     ({"test_labels": ANSWERS[:-1]}, "test_labels: found shape"),
     ({"train_labels": LABELS - 1}, "train_labels: row .* is -1; expected 0 or more"),
     ({"train_labels": LABELS * 0 + 4}, "train_labels: found only class 4; a probe needs at least two classes"),
-    ({"penalty": 0.0}, "found 0.0, 500; expected penalty > 0"),
+    ({"penalty": 0.0}, "found 0.0, 2000; expected penalty > 0"),
     ({"iterations": 0}, "iterations >= 1"),
 ]
 

@@ -1,6 +1,7 @@
 """Monitors for anyone's training loop; importing them loads torch and numpy, nothing else."""
 
 from collapse_lab.monitors import schedules, sinks
+from collapse_lab.monitors.alarm import Alarm, Alert
 from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
 from collapse_lab.monitors.tap import Tap
 from collapse_lab.monitors.verdict import Measures, Verdict, Vote, judge, judge_features, measure
@@ -11,6 +12,8 @@ __all__ = [
     "FULL",
     "SPECTRUM",
     "STANDARD",
+    "Alarm",
+    "Alert",
     "Gathered",
     "Measures",
     "Reading",

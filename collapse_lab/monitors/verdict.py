@@ -74,23 +74,9 @@ def measure(moments: Moments, rows: Tensor | None = None) -> Measures:
         geometry.std_ratio(moments),
         geometry.mean_energy(moments),
         geometry.rankme(moments),
-        centred_rankme(moments),
+        geometry.rankme(moments, centred=True),
         None if rows is None else outlier_share(rows),
     )
-
-
-def centred_rankme(moments: Moments) -> float:
-    """RankMe of l2-normalised rows less their mean: ``effective_rank`` of the singular values of the centred rows.
-
-    Range [1, min(N - 1, D)]; a cloud of two points: 1. NaN where rows are not finite. Blind to the mean: a constant with
-    isotropic noise reads D, so it never decides alone.
-    """
-    mean = moments.total / moments.count
-    covariance = moments.second / moments.count - torch.outer(mean, mean)
-    if not covariance.isfinite().all():
-        return math.nan
-    eigenvalues: Tensor = torch.linalg.eigvalsh(covariance)
-    return geometry.effective_rank(eigenvalues.clamp(min=0).sqrt())
 
 
 def outlier_share(features: Tensor) -> float:
