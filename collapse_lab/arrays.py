@@ -5,14 +5,12 @@ The header is read and judged before the data, so that a file cannot make the re
 
 from __future__ import annotations
 
-import lzma
 import math
 import os
-import pickle
-import struct
+import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -21,25 +19,6 @@ from numpy.lib import format as npy
 
 from collapse_lab.errors import InputError
 
-# What damaged files make numpy, zipfile, pickle and torch raise.
-DAMAGED = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    pickle.PickleError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype]]] = {
     (1, 0): npy.read_array_header_1_0,
     (2, 0): npy.read_array_header_2_0,
@@ -73,15 +52,27 @@ def read_features(path: Path, key: str | None = None) -> np.ndarray:
         raise InputError(
             f"--key: found '{key}', but '{path}' is a single array; --key chooses an array of an .npz file"
         )
-    try:
-        with path.open("rb") as stream:
-            features = _from_archive(path, stream, key) if archive else _from_stream(path, stream)
-    except InputError:
-        raise
-    except DAMAGED as error:
-        raise InputError(f"'{path}' cannot be read as {path.suffix.lower()}: {reason(error)}") from None
+    with refused(f"'{path}' cannot be read as {path.suffix.lower()}"), path.open("rb") as stream:
+        features = _from_archive(path, stream, key) if archive else _from_stream(path, stream)
     _require_finite(path, features)
     return features.astype(features.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn whatever libraries raise while they read foreign bytes into an ``InputError`` that begins with ``what``.
+
+    Damaged bytes make numpy, zipfile and torch raise nearly anything, ``tokenize.TokenError`` and ``AssertionError``
+    included. What they warn of, such as an old format, is no news to the reader of a verdict.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

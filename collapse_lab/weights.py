@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapse_lab.arrays import DAMAGED, reason
+from collapse_lab.arrays import refused
 from collapse_lab.errors import InputError
 
 DEEPEST = 6
@@ -20,12 +20,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Loaded with ``weights_only=True``: a file that would run code is refused. Raises ``InputError``.
     """
-    try:
+    with refused(f"checkpoint '{path}' cannot be read as weights alone; torch.save its state_dict"):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
-        raise InputError(
-            f"checkpoint '{path}' cannot be read as weights alone ({reason(error)}); save its state_dict with torch.save"
-        ) from None
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in _tensors(content, "", DEEPEST)}
     if not tensors:
         raise InputError(f"checkpoint '{path}' holds {type(content).__name__} without tensors; save a state_dict")
