@@ -125,6 +125,7 @@ def diagnose(
     Exit code 0: healthy. 3: collapsed, diverged or otherwise failed. 4: the data do not decide. 2: bad input.
     A file is never unpickled beyond tensors; --model runs your own code.
     """
+    _require_model(model, path, {"--layer": layer, "--pick": pick, "--data": data, "--prefix": prefix})
     images = configured_data(data, values)
     from collapse_lab import report
     from collapse_lab.checkpoints import Request
@@ -147,6 +148,22 @@ def methods(as_json: bool) -> None:
     from collapse_lab import tables
 
     _answer({"methods": tables.method_cells()}, tables.method_cells(), as_json)
+
+
+def _require_model(model: str | None, path: Path, given: dict[str, str | None]) -> None:
+    """Refuse what is said of a checkpoint where there is none, and a checkpoint without images."""
+    if model is None:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name}: belongs to a checkpoint, with --model; found '{value}' for '{path}'")
+    elif path.is_dir() or path.suffix.lower() in (".npy", ".npz"):
+        raise InputError(
+            f"--model: '{path}' is {'a directory' if path.is_dir() else 'an array'}; only a checkpoint needs one"
+        )
+    elif given["--data"] is None:
+        raise InputError(
+            "--data: none given; a checkpoint is judged on images: an .npz file, a folder, or a data set's name"
+        )
 
 
 def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: str = "") -> None:

@@ -48,6 +48,8 @@ def read_table(directory: Path) -> pd.DataFrame:
     if path.is_file():
         return records.read_table(path)
     runs = [str(found.parent.relative_to(directory)) for found in sorted(directory.glob("*/*/metrics.csv"))]
+    if not directory.is_dir():
+        raise InputError(f"'{directory}' is no run: a run is a directory with metrics.csv")
     hint = f"; it is a study, its runs are {', '.join(runs[:4])}" if runs else ""
     raise InputError(f"directory '{directory}' is no run: it has no metrics.csv{hint}")
 

@@ -22,7 +22,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with refused(f"checkpoint '{path}' cannot be read as weights alone; torch.save its state_dict"):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in _tensors(content, "", DEEPEST)}
+    tensors = {_plain(name): tensor for name, tensor in _tensors(content, "", DEEPEST)}
     if not tensors:
         raise InputError(f"checkpoint '{path}' holds {type(content).__name__} without tensors; save a state_dict")
     return tensors
@@ -47,7 +47,8 @@ def fitting(
     >>> fitting(model, {"state_dict.model.weight": torch.ones(1, 2)}, Path("a.pt"))[1]
     'state_dict.model'
     """
-    needed = {name.replace("_orig_mod.", ""): tensor for name, tensor in network.state_dict().items()}
+    names = {_plain(name): name for name in network.state_dict()}
+    needed = {_plain(name): tensor for name, tensor in network.state_dict().items()}
     prefixes = _prefixes(needed, tensors) if prefix is None else [f"{prefix.rstrip('.')}." if prefix else ""]
     missing = {at: [name for name in needed if at + name not in tensors] for at in prefixes}
     complete = [at for at in prefixes if not missing[at]]
@@ -58,14 +59,18 @@ def fitting(
         )
     if not complete:
         raise InputError(_misfit(path, needed, tensors, missing))
-    weights = {name: tensors[complete[0] + name] for name in needed}
-    for name, tensor in weights.items():
+    for name in needed:
+        tensor = tensors[complete[0] + name]
         if tensor.shape != needed[name].shape:
             raise InputError(
                 f"checkpoint '{path}': '{complete[0]}{name}' has shape {tuple(tensor.shape)}, the model's has "
                 f"{tuple(needed[name].shape)}; does --model build the model that was saved?"
             )
-    return weights, complete[0].rstrip(".")
+    return {names[name]: tensors[complete[0] + name] for name in needed}, complete[0].rstrip(".")
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "")
 
 
 def _prefixes(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
