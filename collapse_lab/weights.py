@@ -49,6 +49,8 @@ def fitting(
     """
     names = {_plain(name): name for name in network.state_dict()}
     needed = {_plain(name): tensor for name, tensor in network.state_dict().items()}
+    if not needed:
+        raise InputError("--model: the model has no weights, so there is nothing that the checkpoint could fill")
     prefixes = _prefixes(needed, tensors) if prefix is None else [f"{prefix.rstrip('.')}." if prefix else ""]
     missing = {at: [name for name in needed if at + name not in tensors] for at in prefixes}
     complete = [at for at in prefixes if not missing[at]]
@@ -75,7 +77,7 @@ def _plain(name: str) -> str:
 
 def _prefixes(needed: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     # The longest name is the one least likely to end another by chance.
-    probe = max(needed, key=len, default="")
+    probe = max(needed, key=len)
     return [name.removesuffix(probe) for name in tensors if name == probe or name.endswith(f".{probe}")]
 
 

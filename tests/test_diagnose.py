@@ -130,7 +130,7 @@ def test_the_table_shows_every_vote_and_the_verdict_in_words(tmp_path, command):
     np.save(tmp_path / "a.npy", normal(2048, 4) @ normal(4, 128, seed=1))
     code, out, _ = command("diagnose", tmp_path / "a.npy")
     assert code == 3
-    for text in ("rankme", "3.98", "bound", "verdict: dimensional-collapse, severity", "a.npy, 2,048 x 128 float64"):
+    for text in ("rankme", " 3.9", "bound", "verdict: dimensional-collapse, severity", "a.npy, 2,048 x 128 float64"):
         assert text in out
 
 
@@ -300,7 +300,8 @@ def test_bad_input_gets_one_line_and_code_2(runs, tmp_path, refusal, monkeypatch
     os.mkfifo("pipe.npy")
     torch.save(torch.nn.Linear(2, 2), "whole.pt")
     torch.save({"weight": torch.ones(2)}, "weights.pt")
-    model = ["--model", "torchvision.models:resnet18"]
+    torch.save(stale_network().state_dict(), "fits.pt")
+    resnet, model = ["--model", "torchvision.models:resnet18"], ["--model", f"{__name__}:stale_network"]
     for arguments, expected in [
         (["nan.npy"], "'nan.npy': row 17 holds nan; has the run diverged?"),
         (["int.npy"], "'int.npy' is int64 of shape (100, 8); allowed is float16, float32 or float64"),
@@ -319,12 +320,13 @@ def test_bad_input_gets_one_line_and_code_2(runs, tmp_path, refusal, monkeypatch
         (["folder"], "directory 'folder' is no run: it has no metrics.csv"),
         (["text.csv"], "'text.csv' is neither .npy nor .npz; a checkpoint needs --model"),
         (["weights.pt"], "a checkpoint needs --model"),
-        (["weights.pt", "--model", "torchvision.models:resnet18"], "--data: none given"),
+        (["weights.pt", *model], "--data: none given"),
         (["weights.pt", *model, "--data", "digts"], "--data: found 'digts', which does not exist"),
-        (["weights.pt", *model, "--data", "cifar10"], "data.root: none given"),
-        (["weights.pt", *model, "--data", "folder"], "needed are train/<class> and val/<class>"),
-        (["weights.pt", *model, "--data", "good.npy"], "cannot be read as npz"),
-        (["weights.pt", *model, "--data", "digits"], "lacks"),
+        (["fits.pt", *model, "--data", "cifar10"], "data.root: none given"),
+        (["fits.pt", *model, "--data", "folder"], "needed are train/<class> and val/<class>"),
+        (["fits.pt", *model, "--data", "good.npy"], "cannot be read as npz"),
+        (["weights.pt", *resnet, "--data", "digits"], "lacks 122 of the model's 122 tensors"),
+        (["fits.pt", "--model", "torch.nn:Identity", "--data", "digits"], "the model has no weights"),
         (["weights.pt", *model, "--data", "digits", "--pixels", "grey"], "'--pixels'"),
         (["whole.pt", *model, "--data", "digits"], "'whole.pt' cannot be read as weights alone"),
         (["text.csv", *model, "--data", "digits"], "'text.csv' cannot be read as weights alone"),
