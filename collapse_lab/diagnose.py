@@ -16,13 +16,12 @@ from collapse_lab.checkpoints import Request
 from collapse_lab.errors import InputError
 from collapse_lab.geometry import Moments, moments
 from collapse_lab.monitors.statistics import FULL, Gathered, read
-from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, judge_features, outlier_share
+from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, compare_modes, judge_features, measure, outlier_share
 from collapse_lab.report import MEANINGS, Cloud, Panel
 from collapse_lab.runs import final_values
 
 ARRAYS = (".npy", ".npz")
 EXPECTED = "expected are features (.npy, .npz), a run directory or a checkpoint"
-STALE = "in eval mode the same weights read {}: BatchNorm's running statistics do not fit; calibrate them on training images"
 # Rows that are drawn, evenly spaced and farthest out; all are judged.
 DRAWN, FAR = 1024, 32
 HEALTHY, FAILED, UNDECIDED = 0, 3, 4
@@ -110,13 +109,16 @@ def diagnose(
 def of_features(
     modes: dict[Mode, Tensor], what: str, *, tap: str = "features", reference: Tensor | None = None
 ) -> Diagnosis:
-    """The diagnosis of one layer's features (N, D) in one mode or two; where there are two, train mode counts."""
-    verdicts = {mode: judge_features(rows, mode=mode, tap=tap) for mode, rows in modes.items()}
+    """The diagnosis of one layer's features (N, D) in one mode or two; where there are two, train mode counts.
+
+    With a reference (M, D) the bounds are shares of its values, taken from min(N, M) rows of either.
+    """
+    verdicts = {mode: _judge(rows, mode, tap, reference) for mode, rows in modes.items()}
+    if "train" in verdicts:
+        verdicts["train"], verdicts["eval"] = compare_modes(verdicts["train"], verdicts["eval"])
     counts: Mode = "train" if "train" in modes else "eval"
-    verdict, features = verdicts[counts], modes[counts]
-    if verdict.kind != verdicts["eval"].kind:
-        verdict = verdict._replace(notes=(*verdict.notes, STALE.format(verdicts["eval"].kind)))
-    drawn = geometry.unit_rows(features[_evenly(len(features))])
+    features = modes[counts]
+    drawn = geometry.unit_rows(_evenly(features, DRAWN))
     gathered = Gathered(moments(features), moments(features, normalise=False), (drawn,))
     metrics = {
         "rows": gathered.moments.count,
@@ -126,16 +128,31 @@ def of_features(
     }
     good = None if reference is None else _cloud(reference, moments(reference))
     panels = report.cloud_panels(_cloud(features, gathered.moments), good)
-    return Diagnosis(what, verdict, tuple(verdicts.values()), metrics, panels)
+    return Diagnosis(what, verdicts[counts], tuple(verdicts.values()), metrics, panels)
 
 
 def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
-    """The diagnosis of a run from its records alone: the projector in train mode over the last epoch."""
-    table, config, verdict = recorded.read(directory)
-    good = None if reference is None else recorded.read_table(reference)
+    """The diagnosis of a run from its records alone, train mode, every layer; the projector counts."""
+    run, good = recorded.read(directory), None if reference is None else recorded.read(reference)
+    verdict, taps = recorded.judge(run, directory, good)
+    table, config = run
     what = f"{directory}: {config.method}, seed {config.train.seed}, step {table['step'].max()}, train mode at the projector"
-    panels = report.run_panels(table, verdict.onset, good)
-    return Diagnosis(what, verdict, (verdict,), final_values(directory), panels)
+    panels = report.run_panels(table, verdict.onset, None if good is None else good.table)
+    return Diagnosis(what, verdict, taps, final_values(directory), panels)
+
+
+def _judge(features: Tensor, mode: Mode, tap: str, reference: Tensor | None) -> Verdict:
+    if reference is None:
+        return judge_features(features, mode=mode, tap=tap)
+    if reference.shape[1] != features.shape[1]:
+        raise InputError(
+            f"--reference: found {reference.shape[1]} channels, the features have {features.shape[1]}; "
+            "take both from the same layer of equal networks"
+        )
+    # Ranks are comparable at equal numbers of rows only.
+    rows = min(len(features), len(reference))
+    sound = _evenly(reference, rows)
+    return judge_features(_evenly(features, rows), mode=mode, tap=tap, expected=measure(moments(sound), sound))
 
 
 def _tensor(features: np.ndarray) -> Tensor:
@@ -158,18 +175,19 @@ def _cloud(features: Tensor, gathered: Moments) -> Cloud:
     centred = geometry.unit_rows(features) - gathered.total / gathered.count
     _, directions = torch.linalg.eigh(gathered.covariance)
     variances = gathered.centred_eigenvalues
-    even, far = _evenly(len(features)), centred.square().sum(1).topk(min(len(features), FAR)).indices
+    far = centred.square().sum(1).topk(min(len(features), FAR)).indices
     return Cloud(
         spectrum=geometry.spectrum(gathered).numpy(),
-        rows=geometry.unit_rows(features[even]).numpy(),
-        places=(centred[torch.cat([even, far]).unique()] @ directions[:, -2:].flip(1)).numpy(),
+        rows=geometry.unit_rows(_evenly(features, DRAWN)).numpy(),
+        places=(torch.cat([_evenly(centred, DRAWN), centred[far]]) @ directions[:, -2:].flip(1)).numpy(),
         shares=(variances / variances.sum().clamp(min=1e-300))[:2].tolist(),
     )
 
 
-def _evenly(count: int) -> Tensor:
-    """Indices of at most 1,024 rows, so that every class of features sorted by class is there."""
-    return torch.linspace(0, count - 1, min(count, DRAWN)).long()
+def _evenly(features: Tensor, most: int) -> Tensor:
+    """At most so many rows, evenly spaced, so that every class of features sorted by class is there."""
+    count = len(features)
+    return features if count <= most else features[torch.linspace(0, count - 1, most).long()]
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
