@@ -11,7 +11,7 @@ import torch
 
 from collapse_lab.geometry import moments, power_law_rankme, rankme
 
-DIMENSIONS = (16, 64, 128, 256, 512, 1024)
+DIMENSIONS = (16, 64, 128, 256, 512)
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 ALPHAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 

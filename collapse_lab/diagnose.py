@@ -16,7 +16,16 @@ from collapse_lab.checkpoints import Request
 from collapse_lab.errors import InputError
 from collapse_lab.geometry import Moments, moments
 from collapse_lab.monitors.statistics import FULL, Gathered, read
-from collapse_lab.monitors.verdict import Kind, Mode, Verdict, Vote, compare_modes, judge_features, measure, outlier_share
+from collapse_lab.monitors.verdict import (
+    Kind,
+    Mode,
+    Verdict,
+    Vote,
+    compare_modes,
+    judge_features,
+    measure,
+    outlier_share,
+)
 from collapse_lab.report import MEANINGS, Cloud, Panel
 from collapse_lab.runs import final_values
 

@@ -31,8 +31,9 @@ class Recorded(NamedTuple):
     def histories(self) -> dict[str, History]:
         """The train-mode readings of every layer that was read; absolute bounds are for the projector alone."""
         train = self.table[self.table["source"] == "train"]
-        loss = train[train["metric"] == "loss"].set_index("step")["value"]
-        agreement = (-loss).to_dict() if self.config.objective.loss == "negative-cosine" else {}
+        loss = train[train["metric"] == "loss"]
+        cosine = self.config.objective.loss == "negative-cosine"
+        agreement = dict(zip(loss["step"].tolist(), (-loss["value"]).tolist(), strict=True)) if cosine else {}
         found = {}
         for layer in LAYERS:
             spectrum = self.table[(self.table["layer"] == layer) & (self.table["metric"] == "spectrum")]
@@ -40,8 +41,9 @@ class Recorded(NamedTuple):
             if len(spectrum) and len(readings):
                 rows, dimension = len(VIEWS) * self.config.train.batch, int(spectrum["index"].max())
                 found[layer] = History(layer, rows, dimension, absolute=layer == COUNTS, agreement=agreement)
-                for row in readings.itertuples():
-                    found[layer].add(row.step, row.metric, row.value)
+                columns = (readings[name].tolist() for name in ("step", "metric", "value"))
+                for reading in zip(*columns, strict=True):
+                    found[layer].add(*reading)
         return found
 
 

@@ -198,9 +198,9 @@ def final_values(directory: Path) -> dict[str, float]:
 
 
 def train_readings(directory: Path) -> list[tuple[int, str, str, int, float]]:
-    """(step, layer, metric, index, value) of every train-mode reading of a layer, in the order in which they were made."""
+    """(step, layer, metric, index, value) of every train-mode scalar in the order of recording; the loss has layer ""."""
     table = pd.read_csv(directory / "metrics.csv", keep_default_na=False, na_values=["nan"])
-    train = table[(table["source"] == "train") & (table["layer"] != "") & (table["metric"] != "spectrum")]
+    train = table[(table["source"] == "train") & (table["metric"] != "spectrum")]
     rows: list[tuple[int, str, str, int, float]] = list(
         train[["step", "layer", "metric", "index", "value"]].itertuples(index=False, name=None)
     )

@@ -16,9 +16,9 @@ from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
-from collapse_lab.monitors import SPECTRUM, Alarm, Alert, Reading, Watch, judge
+from collapse_lab.monitors import SPECTRUM, Alarm, Alert, History, Reading, Watch, judge_run
 from collapse_lab.objective import build_objective
-from collapse_lab.runs import ENDED, HEALTHY, Row, Run, final_values, train_readings
+from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
 
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
 VIEWS = (0, 1)
@@ -131,17 +131,16 @@ class Trainer:
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode, from means over the last epoch; None for a run of no epochs."""
-        values = final_values(self.run.directory)
-        if "std_ratio" not in values:
-            return None
-        return judge(
-            std_ratio=values["std_ratio"],
-            mean_energy=values["mean_energy"],
-            rankme=values["rankme"],
-            rows=len(VIEWS) * self.config.train.batch,
-            dimension=self.config.network.projector_dim,
-        ).kind
+        """The verdict on the projector in train mode; None for a run of no epochs."""
+        train = self.config.train
+        history = History("projector", len(VIEWS) * train.batch, self.config.network.projector_dim)
+        cosine = self.config.objective.loss == "negative-cosine"
+        for step, layer, metric, _, value in train_readings(self.run.directory):
+            if layer == "projector":
+                history.add(step, metric, value)
+            elif metric == "loss" and cosine:
+                history.agreement[step] = -value
+        return judge_run({"projector": history})["projector"].kind if history.steps else None
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         seed, batch = self.config.train.seed, self.config.train.batch
@@ -166,21 +165,27 @@ class Trainer:
         self._save()
 
     def alarms(self) -> dict[str, Any]:
-        """The status's words on collapse: the first alert, and the checkpoint from before it, null where there is none."""
-        if not self._alerts:
+        """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
+        alert = self._projector_alert()
+        if alert is None:
             return {}
-        kept = (self.run.directory / HEALTHY).exists()
-        return {"alarm": self._alerts[0]._asdict(), "healthy_checkpoint": HEALTHY if kept else None}
+        kept = HEALTHY if (self.run.directory / HEALTHY).exists() else None
+        return {"alarm": alert._asdict(), "first_tap": self._alerts[0].layer, "healthy_checkpoint": kept}
+
+    def _projector_alert(self) -> Alert | None:
+        return next((alert for alert in self._alerts if alert.layer == "projector"), None)
 
     def _listen(self, readings: list[Reading], table: list[Row]) -> Alert | None:
-        """The first alert that the readings raise; where the run is to stop, its rows are recorded and it does."""
+        """The alert that these readings raise at the projector; where the run is to stop, its rows are recorded and it does."""
         mode = self.config.monitor.on_collapse
-        alerts = [] if mode == "ignore" else self._alarm.update(readings)
-        self._alerts += alerts
-        if alerts and mode == "stop":
+        if mode == "ignore" or self._projector_alert() is not None:
+            return None
+        self._alerts += self._alarm.update(readings)
+        alert = self._projector_alert()
+        if alert is not None and mode == "stop":
             self.run.append(table)
-            raise Stopped(alerts[0])
-        return alerts[0] if alerts else None
+            raise Stopped(alert)
+        return alert
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config

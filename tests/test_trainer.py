@@ -136,6 +136,54 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_failed_and_diverged(tmp_path)
     assert trained(config, tmp_path) == status
 
 
+class Breaking(trainer.Trainer):
+    """Loses the stop-gradient and the predictor's use after step 80."""
+
+    def _train_step(self, samples, epoch):
+        if self.step == 80:
+            self.objective.stop_gradient = "none"
+            self.objective.predictor.forward = lambda z: z
+        super()._train_step(samples, epoch)
+
+
+def broken(directory: Path, monkeypatch, on_collapse: str) -> tuple[dict, list]:
+    monkeypatch.setattr(trainer, "Trainer", Breaking)
+    alerts = []
+    config = short(train__epochs=24, monitor__every=1, monitor__evaluate_every=24, monitor__on_collapse=on_collapse)
+    status = trained(config, directory, lambda p: alerts.extend([p.alert] if p.alert else []))
+    return status, alerts
+
+
+def test_on_stop_the_checkpoint_from_before_the_collapse_is_kept_and_named(tmp_path, monkeypatch):
+    status, _ = broken(tmp_path, monkeypatch, "stop")
+    assert status["state"] == "stopped"
+    assert 80 < status["step"] == status["alarm"]["step"] < 105
+    assert status["alarm"]["onset"][0] <= 80
+    assert status["healthy_checkpoint"] == "checkpoint-healthy.pt"
+    kept = torch.load(tmp_path / "checkpoint-healthy.pt", weights_only=True)
+    assert kept["step"] <= status["alarm"]["onset"][1] <= status["step"]
+    assert table(tmp_path)["step"].max() == status["step"]
+    assert status["verdict"] != "healthy"
+    assert (
+        trained(
+            short(train__epochs=24, monitor__every=1, monitor__evaluate_every=24, monitor__on_collapse="stop"), tmp_path
+        )
+        == status
+    )
+
+
+def test_on_warn_the_run_goes_on_and_ignoring_leaves_no_trace(tmp_path, monkeypatch):
+    warned, alerts = broken(tmp_path / "warn", monkeypatch, "warn")
+    assert warned["state"] == "done"
+    assert warned["verdict"] != "healthy"
+    assert warned["alarm"]["layer"] == alerts[0].layer
+    ignored, alerts = broken(tmp_path / "ignore", monkeypatch, "ignore")
+    assert ("alarm" in ignored, alerts) == (False, [])
+    assert not (tmp_path / "ignore" / "checkpoint-healthy.pt").exists()
+    tables = [(tmp_path / mode / "metrics.csv").read_bytes() for mode in ("warn", "ignore")]
+    assert tables[0] == tables[1]
+
+
 def test_no_epochs_only_evaluate_the_start(tmp_path):
     status = trained(short(train__epochs=0), tmp_path)
     assert (status["state"], status["verdict"]) == ("done", None)

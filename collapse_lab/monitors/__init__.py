@@ -2,9 +2,10 @@
 
 from collapse_lab.monitors import schedules, sinks
 from collapse_lab.monitors.alarm import Alarm, Alert
+from collapse_lab.monitors.history import History, judge_run
 from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Gathered, Statistic
 from collapse_lab.monitors.tap import Tap
-from collapse_lab.monitors.verdict import Measures, Verdict, Vote, judge, judge_features, measure
+from collapse_lab.monitors.verdict import Measures, Verdict, Vote, compare_modes, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Alarm",
     "Alert",
     "Gathered",
+    "History",
     "Measures",
     "Reading",
     "Statistic",
@@ -22,8 +24,10 @@ __all__ = [
     "Verdict",
     "Vote",
     "Watch",
+    "compare_modes",
     "judge",
     "judge_features",
+    "judge_run",
     "measure",
     "schedules",
     "sinks",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 MEASURES = ("rankme", "std_ratio")
+LEAD = 10
 
 
 class Read(Protocol):
@@ -27,7 +28,8 @@ class Read(Protocol):
 class Alert(NamedTuple):
     """An alarm that went off: at which step and layer, the measure that fell most, and the interval of its onset.
 
-    ``fall`` is that measure over the median of its own earlier readings; ``onset`` is (last sound step, first unsound one).
+    ``fall`` is that measure over the median of its own earlier readings. ``onset`` is the interval in which it began: the
+    first unsound reading of the alarm's evidence, and the reading ``LEAD`` before it, since damage takes a while to show.
     """
 
     step: int
@@ -126,7 +128,9 @@ class _Track:
         }
         self._threshold = math.log(test.run_length)
         self._evidence = 0.0
-        self._sound = self._unsound = 0
+        self._unsound = 0
+        self._recent: deque[int] = deque([0], maxlen=LEAD)
+        self._lead = 0
         self._raised = False
 
     @property
@@ -139,14 +143,13 @@ class _Track:
         )
         unsound = excess > 1
         if unsound and self._evidence <= 0:
-            self._unsound = step
+            self._unsound, self._lead = step, self._recent[0]
+        self._recent.append(step)
         self._evidence = max(self._evidence, 0.0) + self._steps[unsound]
-        if self._evidence <= 0:
-            self._sound = step
         if self._raised or self._evidence < self._threshold:
             return None
         self._raised = True
-        return Alert(step, self._layer, measure, math.exp(-drop), (self._sound, self._unsound))
+        return Alert(step, self._layer, measure, math.exp(-drop), (self._lead, self._unsound))
 
 
 class _History:
@@ -165,9 +168,9 @@ class _History:
         self._logs.append(log)
         if len(earlier) < band.window // 2:
             return 0.0, 0.0
-        drop = float(np.median(earlier)) - log
+        drop = median(earlier) - log
         usual = self._changes[: max(0, len(self._changes) - band.gap)][-3 * band.window :]
         self._changes.append(abs(drop))
         if len(usual) < band.window // 2:
             return 0.0, drop
-        return drop / max(self._floor, band.spread * float(np.quantile(usual, 0.9))), drop
+        return drop / max(self._floor, band.spread * sorted(usual)[round(0.9 * (len(usual) - 1))]), drop

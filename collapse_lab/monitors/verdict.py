@@ -1,15 +1,16 @@
-"""From readings to a verdict: amplitude and dimension are always judged together, and one measure never decides alone."""
+"""From one cloud's measures to a verdict: amplitude and dimension are always judged together, no measure decides alone."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from collapse_lab import geometry
-from collapse_lab.geometry import Moments, power_law_rankme
+from collapse_lab.geometry import Moments
+from collapse_lab.monitors import bounds
+from collapse_lab.monitors.bounds import Band
 
 Kind = Literal[
     "healthy",
@@ -23,7 +24,9 @@ Kind = Literal[
     "unknown",
 ]
 Mode = Literal["train", "eval"]
-Says = Literal["healthy", "collapse", "between"]
+Says = Literal["healthy", "between", "collapse"]
+
+COLLAPSED: tuple[Kind, ...] = ("complete-collapse", "dimensional-collapse", "outlier-collapse")
 
 
 class Vote(NamedTuple):
@@ -85,23 +88,28 @@ def outlier_share(features: Tensor) -> float:
     Range [0, 1]; all rows equally far from the mean: 0.02 (for N a multiple of 50); one outlier among equal rows: near 1.
     0 where all rows are equal.
 
+    >>> import torch
     >>> round(outlier_share(torch.tensor([[1.0, 0.0]] * 99 + [[-1.0, 0.0]])), 2)
     0.99
     """
-    rows = torch.nn.functional.normalize(features.detach().double(), dim=1)
+    rows = geometry.unit_rows(features)
     distances = (rows - rows.mean(0)).square().sum(1)
     total = float(distances.sum())
     most = distances.topk(max(1, round(0.02 * len(rows)))).values
     return float(most.sum()) / total if total > 1e-18 * len(rows) else 0.0
 
 
-def judge_features(features: Tensor, *, mode: Mode = "eval", tap: str = "") -> Verdict:
-    """The verdict on features (N, D), one row a sample, floating.
+def judge_features(
+    features: Tensor, *, mode: Mode = "eval", tap: str = "", expected: Measures | None = None
+) -> Verdict:
+    """The verdict on features (N, D), one row a sample, floating; ``expected`` as in ``judge``.
 
+    >>> import torch
     >>> judge_features(torch.randn(2048, 128, generator=torch.Generator().manual_seed(0))).kind
     'healthy'
     """
-    return judge(**measure(geometry.moments(features), features)._asdict(), mode=mode, tap=tap)
+    found = measure(geometry.moments(features), features)
+    return judge_measures(found, mode=mode, tap=tap, expected=expected)
 
 
 def judge(
@@ -116,39 +124,93 @@ def judge(
     mode: Mode = "train",
     tap: str = "",
 ) -> Verdict:
-    """The verdict on one tap from values over ``rows`` rows of ``dimension`` channels.
-
-    In order: ``diverged`` where a value is not finite; ``complete-collapse`` where std_ratio < 0.15 and mean_energy >
-    0.95; ``insufficient-data`` where there are fewer than max(64, d/4) rows, too few for a rank; ``dimensional-collapse``
-    where RankMe is below that of a power law of alpha 3 or below 2 % of d; ``healthy`` where std_ratio is at least 0.5 and
-    RankMe at least that of a power law of alpha 2.5; else ``unknown``.
+    """``judge_measures`` for values given one by one.
 
     >>> judge(std_ratio=0.8, mean_energy=0.3, rankme=50, rows=256, dimension=128).kind
     'healthy'
     >>> judge(std_ratio=1.0, mean_energy=0.0, rankme=5, rows=256, dimension=128).kind
     'dimensional-collapse'
     """
-    std_bound, energy_bound, healthy_std = 0.15, 0.95, 0.5
-    rows_bound = max(64.0, dimension / 4)
-    collapsed_rank = max(power_law_rankme(dimension, 3.0), 0.02 * dimension)
-    healthy_rank = max(power_law_rankme(dimension, 2.5), collapsed_rank)
-    provisional = "provisional"
-    amplitude = (
-        Vote("std_ratio", std_ratio, f"collapse < {std_bound}, healthy >= {healthy_std}", provisional),
-        Vote("mean_energy", mean_energy, f"collapse > {energy_bound}", provisional),
-    )
-    power_law = f"collapse < {collapsed_rank:.1f}, healthy >= {healthy_rank:.1f}"
-    rank = Vote("rankme", rankme, power_law, f"power laws of alpha 3 and 2.5 at d = {dimension}; provisional")
-    if not all(math.isfinite(value) for value in (std_ratio, mean_energy, rankme)):
-        return Verdict("diverged", (*amplitude, rank), 1.0, tap, mode)
-    if std_ratio < 1e-9 or (std_ratio < std_bound and mean_energy > energy_bound):
-        return Verdict("complete-collapse", amplitude, 1 - std_ratio, tap, mode)
-    if rows < rows_bound:
-        return Verdict(
-            "insufficient-data", (Vote("rows", rows, f"at least {rows_bound:.0f}", "definition"),), 0, tap, mode
-        )
-    if rankme < collapsed_rank:
-        return Verdict("dimensional-collapse", (*amplitude, rank), 1 - rankme / healthy_rank, tap, mode)
-    if std_ratio >= healthy_std and rankme >= healthy_rank:
-        return Verdict("healthy", (*amplitude, rank), 0.0, tap, mode)
-    return Verdict("unknown", (*amplitude, rank), 0.5, tap, mode)
+    found = Measures(rows, dimension, std_ratio, mean_energy, rankme, centred_rankme, outlier_share)
+    return judge_measures(found, mode=mode, tap=tap)
+
+
+def judge_measures(
+    found: Measures, *, mode: Mode = "train", tap: str = "", expected: Measures | None = None, origin: str = "reference"
+) -> Verdict:
+    """The verdict on one cloud. ``expected`` are the values of a sound one, whose shares then replace absolute bounds.
+
+    In order: ``diverged`` where a value is not finite; ``complete-collapse`` where std ratio and mean energy both say so,
+    ``outlier-collapse`` where in that case a few rows carry the variance; ``insufficient-data`` below max(64, d/4) rows,
+    too few for a rank; ``outlier-collapse`` where a few rows carry the variance and the rank is not healthy;
+    ``dimensional-collapse`` where RankMe says so and a second measure agrees: the centred rank is not healthy either, or
+    the amplitude is not; where the centred rank was not taken, the mean is too small to be what lowers RankMe.
+    ``healthy`` where std ratio and RankMe both are; else ``unknown``.
+    """
+    bands = bounds.bands(mode, found.rows, found.dimension)
+    if expected is not None:
+        bands |= bounds.relative_bands(expected.std_ratio, expected.rankme, expected.centred_rankme, origin)
+    votes = {name: _vote(name, getattr(found, name), band) for name, band in bands.items() if _taken(found, name)}
+    kind, notes = _decide(found, {name: vote.says for name, vote in votes.items()})
+    if kind == "insufficient-data":
+        least = Vote("rows", found.rows, f"at least {_least_rows(found.dimension):.0f}", "definition")
+        return Verdict(kind, (least,), 0.0, tap, mode, notes=notes)
+    severity = 1.0 if kind == "diverged" else max(bands[name].severity(vote.value) for name, vote in votes.items())
+    return Verdict(kind, tuple(votes.values()), severity, tap, mode, notes=notes)
+
+
+def compare_modes(train: Verdict, evaluated: Verdict) -> tuple[Verdict, Verdict]:
+    """Both verdicts with a note where train and eval mode disagree on whether the layer has collapsed.
+
+    Collapsed in eval mode alone is what running statistics of BatchNorm look like that have not caught up with the weights,
+    as in the first twenty steps or so.
+    """
+    fallen, sound = (train.kind in COLLAPSED, evaluated.kind in COLLAPSED), "healthy" in (train.kind, evaluated.kind)
+    if fallen[0] == fallen[1] or not sound:
+        return train, evaluated
+    note = f"train mode says {train.kind}, eval mode {evaluated.kind}"
+    if fallen[1]:
+        note += "; BatchNorm's running statistics may be stale, average them anew over training images"
+    return train._replace(notes=(*train.notes, note)), evaluated._replace(notes=(*evaluated.notes, note))
+
+
+def _decide(found: Measures, says: dict[str, Says]) -> tuple[Kind, tuple[str, ...]]:
+    if not all(math.isfinite(value) for value in (found.std_ratio, found.mean_energy, found.rankme)):
+        return "diverged", ()
+    if found.rows < 2:
+        return "insufficient-data", ("one row does not differ from itself",)
+    few_rows_carry_it = says.get("outlier_share") == "collapse"
+    if found.std_ratio < 1e-6:
+        return "complete-collapse", ("all rows are equal",)
+    if says["std_ratio"] == says["mean_energy"] == "collapse":
+        kind: Kind = "outlier-collapse" if few_rows_carry_it else "complete-collapse"
+        return kind, () if few_rows_carry_it else ("rows are a common mean plus noise",)
+    if found.rows < _least_rows(found.dimension):
+        return "insufficient-data", ()
+    if few_rows_carry_it and says["rankme"] != "healthy":
+        return "outlier-collapse", ()
+    if says["rankme"] == "collapse" and _seconded(found, says):
+        masked = says["std_ratio"] == "healthy"
+        return "dimensional-collapse", ("std alone looks healthy: it does not see the rank",) if masked else ()
+    if says["std_ratio"] == says["rankme"] == "healthy":
+        return "healthy", ()
+    return "unknown", ()
+
+
+def _seconded(found: Measures, says: dict[str, Says]) -> bool:
+    """Whether a second measure agrees that directions are lost, and not only that the mean is large."""
+    if says["std_ratio"] != "healthy":
+        return True
+    return says["centred_rankme"] != "healthy" if "centred_rankme" in says else found.mean_energy < 0.5
+
+
+def _least_rows(dimension: int) -> float:
+    return max(64.0, dimension / 4)
+
+
+def _taken(found: Measures, name: str) -> bool:
+    return getattr(found, name) is not None
+
+
+def _vote(name: str, value: float, band: Band) -> Vote:
+    return Vote(name, value, band.text(), band.origin, band.says(value))
