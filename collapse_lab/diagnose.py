@@ -74,6 +74,9 @@ class Diagnosis(NamedTuple):
         """What was judged, the verdict with what it means, and what else a reader must know."""
         kind, severity = self.verdict.kind, self.verdict.severity
         lines = [self.what, f"verdict: {kind}, severity {severity:.2f}: {MEANINGS[kind]}"]
+        if self.verdict.onset:
+            since = "began between steps {} and {}".format(*self.verdict.onset)
+            lines.append(since + (f"; {self.verdict.first_tap} fell first" if self.verdict.first_tap else ""))
         others = [f"{one.tap} ({one.mode}): {one.kind}" for one in self.taps] if len(self.taps) > 1 else []
         return "\n".join([*lines, *others, *(f"note: {note}" for note in self.verdict.notes)])
 

@@ -94,7 +94,7 @@ def write(out: Path, document: dict[str, Any], panels: tuple[Panel, ...]) -> Pat
 
 def page(document: dict[str, Any], panels: tuple[Panel, ...]) -> Figure:
     """The page of a diagnosis in plain values, as ``Diagnosis.document`` gives them."""
-    notes = [line for note in document["notes"] for line in textwrap.wrap(f"Note: {note}", 150)]
+    notes = [line for note in _notes(document) for line in textwrap.wrap(note, 150)]
     votes = [_cells(vote) for vote in document["votes"]]
     lines = 2 + sum(max(len(text) for text in row) for row in votes) + len(notes)
     with matplotlib.rc_context(STYLE):
@@ -107,6 +107,14 @@ def page(document: dict[str, Any], panels: tuple[Panel, ...]) -> Figure:
         _draw_votes(drawn.add_subplot(grid[1, :]), votes, notes, lines)
         _head(drawn, document)
     return drawn
+
+
+def _notes(document: dict[str, Any]) -> list[str]:
+    notes = [f"Note: {note}" for note in document["notes"]]
+    if not document["onset"]:
+        return notes
+    first = f"; {document['first_tap']} fell first" if document["first_tap"] else ""
+    return ["It began between steps {} and {}".format(*document["onset"]) + first, *notes]
 
 
 def _head(drawn: Figure, document: dict[str, Any]) -> None:
