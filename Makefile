@@ -2,13 +2,18 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install gallery
+.PHONY: demo test test-extras check install gallery
 
 demo: install
 	$(BIN)/collapse-lab compare
 
 test: install
 	$(BIN)/python -m pytest
+
+# Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
+# deprecation warnings are shown and are not errors.
+test-extras: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest -m extras -W default tests/extras
 
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -19,6 +24,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[test,extras]"
 	touch $@
 
 # Where the data sets of the gallery lie; see figures/gallery/README.md.

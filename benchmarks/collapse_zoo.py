@@ -233,6 +233,12 @@ def _mlp(trainer: Trainer) -> nn.Module:
     return nn.Sequential(trainer.objective.encoder.backbone[0], nn.Flatten(), *layers)  # type: ignore[index]
 
 
+def _linear(trainer: Trainer, images: Images) -> float:
+    """The backbone's linear probe on images that no intervention has touched."""
+    values = evaluate(trainer.objective, images, trainer.config.monitor, trainer.view_size, linear=True)
+    return next(value.value for value in values if value.metric == "linear")
+
+
 def record(run: Planned, directory: Path, config: Config, images: Images) -> None:
     """Train one run of the zoo, intervene at its step, and write what every step looked like beside the trainer's table."""
     outputs: list[Tensor] = []
@@ -266,7 +272,7 @@ def record(run: Planned, directory: Path, config: Config, images: Images) -> Non
         except (Diverged, torch.linalg.LinAlgError) as stop:
             error = str(stop)
     # The trainer's last evaluation took the intervention's images for its bank.
-    linear = {v.metric: v.value for v in evaluate(trainer.objective, images, config.monitor, linear=True)}["linear"]
+    linear = None if error else _linear(trainer, images)
     with (directory / "extra.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("step", "centred_rankme", "outlier_share", "norm"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from collapse_lab import __version__
-from collapse_lab.errors import InputError
+from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.flags import configuration_flags, configured, configured_data, data_flags
 
 # What a command needs is imported when it runs: help, tables and figures come without torch.
@@ -44,17 +45,17 @@ def compare(
 
     Without METHOD: simsiam and no-stop-gradient. Finished runs are kept, unfinished ones resumed.
     """
-    configs = configured(methods or ("simsiam", "no-stop-gradient"), values)
+    shared, configs = configured(methods or ("simsiam", "no-stop-gradient"), values)
     from collapse_lab import plots, study, tables
     from collapse_lab.display import Display
 
-    directory = out / (name or study.study_name(configs[0]))
-    first = configs[0].train.seed
+    directory = out / (_one_name(name) or study.study_name(shared))
+    first = shared.train.seed
     runs = study.arms(configs, range(first, first + seeds))
     with Display(len(runs)) as display:
-        summary = study.run_study(directory, runs, overwrite=overwrite, listen=display.show)
-    drawn = plots.draw(directory, directory)
+        summary = study.run_study(directory, shared, runs, overwrite=overwrite, listen=display.show)
     _answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
+    drawn = plots.draw(directory, directory)
     click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
 
 
@@ -67,17 +68,18 @@ def compare(
 @configuration_flags
 def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
-    (config,) = configured((method,), values)
+    shared, (config,) = configured((method,), values)
     from collapse_lab import runs, study
     from collapse_lab.display import Display
 
     ((path, config),) = study.arms([config], [config.train.seed]).items()
-    directory = out / (name or study.study_name(config)) / path
+    directory = out / (_one_name(name) or study.study_name(shared)) / path
     with Display(1) as display:
         state = study.run_one(config, directory, overwrite=overwrite, listen=display.show)
-    answer = {"run": str(directory), **state, "values": runs.final_values(directory)}
+    values = runs.final_values(directory)
     cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
-    _answer(answer, [cells | {key: f"{value:.4f}" for key, value in runs.final_values(directory).items()}], as_json)
+    cells |= {key: f"{value:.4f}" for key, value in values.items()}
+    _answer({"run": str(directory), **state, "values": values}, [cells], as_json)
 
 
 @commands.command()
@@ -182,13 +184,31 @@ def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: 
         console.print(caption, highlight=False)
 
 
+def _one_name(name: str | None) -> str | None:
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise InputError(f"--name: found '{name}', it is one part of a path; --out says where studies are kept")
+    return name
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command line; exit code 2 and one line on standard error for input that cannot be used."""
+    """Run the command line.
+
+    One line on standard error and exit code 2 for input that cannot be used, 130 after an interrupt, 1 where a run was
+    stopped by an error.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        sys.exit(commands.main(standalone_mode=False))
+        sys.exit(commands.main(sys.argv[1:] or ["--help"], prog_name="collapse-lab", standalone_mode=False))
     except click.Abort:
-        click.echo("collapse-lab: interrupted; the same command goes on from here", err=True)
+        click.echo("collapse-lab: interrupted; the same command goes on from here, without --overwrite", err=True)
         sys.exit(130)
+    except RunStopped as error:
+        click.echo(f"collapse-lab: {' '.join(str(error).split())}; its traceback.txt says where", err=True)
+        sys.exit(1)
     except (click.ClickException, InputError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"collapse-lab: {' '.join(message.split())}", err=True)

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -31,10 +32,10 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OutputNorm = Literal["none", "affine", "non-affine"]
 DataName = Literal["digits", "cifar10", "cifar100", "stl10", "mnist", "fashion-mnist", "imagefolder", "npz"]
-STRICT = ConfigDict(extra="forbid")
+NO_EXTRA = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class DataConfig:
     """Which images."""
 
@@ -49,7 +50,7 @@ class DataConfig:
     image_size: Annotated[Count, Field(description="imagefolder: side to which images are resized and cropped")] = 64
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class AugmentConfig:
     """How a view is drawn from an image; a value of 0 leaves the step out."""
 
@@ -85,7 +86,7 @@ class AugmentConfig:
         return self
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class NetworkConfig:
     """Encoder (backbone and projector) and predictor."""
 
@@ -112,7 +113,7 @@ class NetworkConfig:
         return self
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class ObjectiveConfig:
     """What is matched with what, and which way the encoder's gradient goes."""
 
@@ -124,7 +125,7 @@ class ObjectiveConfig:
     )
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class TrainConfig:
     """Optimisation."""
 
@@ -157,7 +158,7 @@ class TrainConfig:
         return self
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class MonitorConfig:
     """What is recorded, how often."""
 
@@ -171,7 +172,7 @@ class MonitorConfig:
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=NO_EXTRA)
 class Config:
     """Everything that decides the numbers of one run."""
 
@@ -233,25 +234,39 @@ def build(method: str, *layers: Overrides) -> Config:
 
 
 def validate(tree: Any) -> Config:
-    """A nested dictionary as a ``Config``; raises ``InputError`` for the first thing that is wrong with it."""
+    """A nested dictionary as a ``Config``; raises ``InputError`` for the first thing that is wrong with it.
+
+    Types are JSON's, strictly: "5" and true are no numbers.
+    """
     try:
-        return ADAPTER.validate_python(tree)
+        return ADAPTER.validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
-        raise InputError(_sentence(error)) from None
+        # The location goes on inside unions and tuples; two parts name the field.
+        place = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
+        raise InputError(_sentence(error, place)) from None
 
 
-def _sentence(error: ValidationError) -> str:
+def parse(leaf: Leaf, text: Any) -> Any:
+    """The value of a field written as text, or as a pair of texts; ``none`` where the field allows it."""
+    optional = NoneType in get_args(leaf.annotation)
+    if text == "none" and optional:
+        return None
+    try:
+        return TypeAdapter(leaf.annotation).validate_python(text)
+    except ValidationError as error:
+        raise InputError(_sentence(error, leaf.name)) from None
+
+
+def _sentence(error: ValidationError, place: str) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    # The location goes on inside unions and tuples; two parts name the field.
-    place = ".".join(str(part) for part in first["loc"][:2])
     return f"{place}: found {first['input']!r}, {message[0].lower()}{message[1:]}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The overrides in a TOML file: sections are tables, ``[train]`` then ``epochs = 5``.
+    """The overrides in a TOML file: sections are tables, ``[train]`` then ``epochs = 5``; "none" clears a field.
 
     Raises ``InputError`` where the file is missing or is not TOML.
     """
@@ -261,12 +276,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"configuration file '{path}' cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"configuration file '{path}' is not TOML: {error}") from None
-    flat: dict[str, Any] = {}
+    optional = {leaf.name for leaf in leaves() if NoneType in get_args(leaf.annotation)}
+    found: dict[str, Any] = {}
     for section, entries in tree.items():
         if not isinstance(entries, dict):
             raise InputError(f"configuration file '{path}': '{section}' stands outside a table such as [train]")
-        flat |= {f"{section}.{name}": value for name, value in entries.items()}
-    return flat
+        found |= {f"{section}.{name}": value for name, value in entries.items()}
+    # TOML has no null.
+    return {name: None if value == "none" and name in optional else value for name, value in found.items()}
 
 
 def to_json(config: Config) -> str:
@@ -295,8 +312,13 @@ def differences(one: Config, other: Config) -> list[str]:
     return [f"{key}: {flat_one[key]} against {flat_other[key]}" for key in flat_one if flat_one[key] != flat_other[key]]
 
 
+def flat(config: Config) -> dict[str, Any]:
+    """Every field but the method by its dotted name, as ``build`` takes them."""
+    return {name: value for name, value in _flatten(asdict(config)).items() if name != "method"}
+
+
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -35,6 +35,14 @@ class Images:
         """Indices (int64, ascending) of the training images that have a label."""
         return (self.train_labels >= 0).nonzero().flatten()
 
+    @property
+    def bank(self) -> tuple[Tensor, Tensor]:
+        """The training images that have a label, and their labels."""
+        index = self.labelled
+        if len(index) == len(self.train):
+            return self.train, self.train_labels
+        return self.train[index], self.train_labels[index]
+
     def to(self, device: torch.device | str) -> Images:
         """The same images with all four tensors on the device."""
         tensors = ("train", "train_labels", "test", "test_labels")
@@ -149,11 +157,11 @@ def _first(source: Source, index: Tensor, count: int | None, key: str) -> Tensor
     if len(unlabelled) and sum(sizes) < count <= len(index):
         return torch.cat([index[labels >= 0], unlabelled[: count - sum(sizes)]]).sort().values
     each = count // classes
-    if each < 1 or each > min(sizes):
+    if each < 1 or each > min(sizes) or count % classes:
         most = classes * min(sizes)
         extra = f", or up to {len(index)} with unlabelled images" if len(unlabelled) else ""
         raise InputError(
-            f"{key}: found {count}; allowed is {classes} to {most}: the same number of each of the {classes} classes, "
+            f"{key}: found {count}; allowed are multiples of {classes} up to {most}: the same number of each class, "
             f"the smallest of which has {min(sizes)} images{extra}"
         )
     return torch.cat([index[labels == label][:each] for label in range(classes)]).sort().values

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from collapse_lab.study import News
 
+SILENCE = 30.0  # seconds between two plain lines of one run
+
 
 class Display:
     """Shows the news of a study's runs; on a terminal a bar a run with rate, loss, std ratio and time left."""
@@ -27,6 +29,7 @@ class Display:
         )
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
+        self._spoken: dict[str, float] = {}
         self._left = runs
 
     def __enter__(self) -> Display:
@@ -46,8 +49,11 @@ class Display:
             if p.alert is not None:
                 self._console.print(f"{news.run}: {p.alert}", highlight=False)
             self._bars.update(self._tasks[news.run], completed=p.step, total=p.steps, values=values)
+            if not self._console.is_terminal and time.monotonic() - self._spoken[news.run] > SILENCE:
+                self._spoken[news.run] = time.monotonic()
+                self._console.print(f"{news.run}: step {p.step} of {p.steps},{values}", highlight=False)
         elif news.state == "started":
-            self._started[news.run] = time.monotonic()
+            self._started[news.run] = self._spoken[news.run] = time.monotonic()
             self._tasks[news.run] = self._bars.add_task(news.run, total=None, values="")
         else:
             self._finish(news)

@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the person at the keyboard."""
+"""The exceptions whose message is written for the person at the keyboard."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the message on standard error and exits with code 2. Every other exception is a bug.
     """
+
+
+class RunStopped(Exception):
+    """An unexpected error ended a run; its directory holds the traceback, and the same command goes on from there."""

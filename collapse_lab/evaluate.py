@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from collapse_lab.config import MonitorConfig
 from collapse_lab.data import Images
@@ -16,6 +18,7 @@ from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.objective import Objective
 
 BATCH = 512
+LARGEST_LINEAR = 4096
 
 
 class Value(NamedTuple):
@@ -28,19 +31,29 @@ class Value(NamedTuple):
     value: float
 
 
-def evaluate(objective: Objective, images: Images, protocol: MonitorConfig, *, linear: bool) -> list[Value]:
+def evaluate(
+    objective: Objective, images: Images, protocol: MonitorConfig, size: tuple[int, int], *, linear: bool
+) -> list[Value]:
     """Statistics of the test images' outputs, kNN of backbone and projector, and on request the backbone's linear probe.
 
-    The bank is every labelled training image, the queries are every test image, without augmentation. Accuracies are
-    fractions. BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first.
+    The bank is every labelled training image, the queries are every test image, without augmentation, resized to the
+    ``size`` of a view. Accuracies are fractions. BatchNorm uses its running statistics, so a network that has not trained
+    is to be calibrated first. Raises ``FloatingPointError`` where an output is not finite.
     """
-    bank, labels = outputs(objective, images.train[images.labelled]), images.train_labels[images.labelled]
-    queries, answers = outputs(objective, images.test), images.test_labels
+    pictures, labels = images.bank
+    bank, queries, answers = (
+        outputs(objective, pictures, size),
+        outputs(objective, images.test, size),
+        images.test_labels,
+    )
+    if not all(features.isfinite().all() for features in (*bank.values(), *queries.values())):
+        raise FloatingPointError("the features were not finite")
     values = [
         Value("eval", layer, *reading)
         for layer, features in queries.items()
         for reading in read(Gathered(moments(features)), (*STANDARD, SPECTRUM))
     ]
+    values += [Value("probe", "", "k", 0, protocol.k), Value("probe", "", "temperature", 0, protocol.temperature)]
     for layer in ("backbone", "projector"):
         accuracy = knn_accuracy(
             bank[layer],
@@ -58,9 +71,13 @@ def evaluate(objective: Objective, images: Images, protocol: MonitorConfig, *, l
     return values
 
 
-def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float]:
-    """kNN and linear accuracy of raw pixels in [0, 1]: what the data set gives away without any network."""
-    bank, labels = images.train[images.labelled].flatten(1).float() / 255, images.train_labels[images.labelled]
+def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float | None]:
+    """kNN and linear accuracy of raw pixels in [0, 1]: what the data set gives away without any network.
+
+    The linear one is None above 4,096 values an image, where its cost would exceed that of the training.
+    """
+    pictures, labels = images.bank
+    bank = pictures.flatten(1).float() / 255
     queries = images.test.flatten(1).float() / 255
     knn = knn_accuracy(
         bank,
@@ -71,17 +88,18 @@ def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float]
         temperature=protocol.temperature,
         classes=len(images.classes),
     )
-    return {"knn": knn, "linear": linear_accuracy(bank, labels, queries, images.test_labels)}
+    small = bank.shape[1] <= LARGEST_LINEAR
+    return {"knn": knn, "linear": linear_accuracy(bank, labels, queries, images.test_labels) if small else None}
 
 
 @torch.no_grad()
-def outputs(objective: Objective, images: Tensor) -> dict[str, Tensor]:
+def outputs(objective: Objective, images: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32."""
     was_training = objective.training
     objective.eval()
     chunks: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
     for chunk in images.split(BATCH):
-        features = objective.encoder.backbone(chunk.float() / 255)
+        features = objective.encoder.backbone(clean(chunk, size))
         z = objective.encoder.projector(features)
         for layer, output in zip(chunks, (features, z, objective.predictor(z)), strict=True):
             chunks[layer].append(output.float())
@@ -90,7 +108,7 @@ def outputs(objective: Objective, images: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def calibrated(objective: Objective, images: Tensor) -> Objective:
+def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> Objective:
     """A copy whose BatchNorm statistics are the averages over all of the uint8 images (N, C, H, W), which are not trained on.
 
     A network fresh from its initialisation has running mean 0 and variance 1, which make its eval-mode output look
@@ -101,7 +119,15 @@ def calibrated(objective: Objective, images: Tensor) -> Objective:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
             module.momentum = None
-    for chunk in images.split(BATCH):
-        if len(chunk) > 1:
-            copied.predictor(copied.encoder(chunk.float() / 255))
+    # Chunks of equal size have equal weight in the average.
+    for chunk in images.tensor_split(math.ceil(len(images) / BATCH)):
+        copied.predictor(copied.encoder(clean(chunk, size)))
     return copied
+
+
+def clean(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 images (N, C, H, W) as float32 in [0, 1], resized to ``size`` (height, width) where they are not."""
+    scaled = images.float() / 255
+    if images.shape[2:] == size:
+        return scaled
+    return interpolate(scaled, size, mode="bilinear", antialias=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, read_toml
+from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
-from collapse_lab.methods import method
+from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, PRESETS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -49,25 +48,29 @@ def configured_data(source: str | None, values: dict[str, Any]) -> DataConfig:
     elif source is not None:
         names = ", ".join(get_args(DataName))
         raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
-    return build("simsiam", found, _given(values)).data
+    return build("", found, _given(values)).data
 
 
-def configured(methods: tuple[str, ...], values: dict[str, Any]) -> list[Config]:
-    """The configuration of each method; later layers win: data preset, ``--preset``, method, TOML file, flags.
+def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config, list[Config]]:
+    """What the runs share, and the configuration of each method.
 
-    ``values`` are the flags as click gives them. Raises ``InputError`` for anything unknown or impossible.
+    Later layers win: data preset, ``--preset``, method, TOML file, flags. ``values`` are the flags as click gives them.
+    Raises ``InputError`` for anything unknown, impossible, or at odds with a method.
     """
-    flags = _given(values)
-    file = read_toml(values["config"]) if values["config"] else {}
-    name = flags.get("data.name", file.get("data.name", "digits"))
-    layers = [DATA.get(name, {}), *map(_preset, values["preset"])]
-    return [build(row, *layers, method(row).overrides, file, flags) for row in methods]
+    rows = [(name, method(name).overrides) for name in methods]
+    chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
+    data = chosen.get("data.name", "digits")
+    presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]
+    configs = [build(name, *presets, row, chosen) for name, row in rows]
+    for name, _ in rows:
+        require_consistent(name, chosen)
+    return build("", *presets, chosen), configs
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     known = {_parameter(leaf): leaf for leaf in leaves()}
     return {
-        known[name].name: _parse(known[name], value)
+        known[name].name: parse(known[name], value)
         for name, value in values.items()
         if name in known and value is not None and value != ()
     }
@@ -106,7 +109,3 @@ def _help(leaf: Leaf, default: str) -> str:
 
 def _parameter(leaf: Leaf) -> str:
     return leaf.name.replace(".", "__")
-
-
-def _parse(leaf: Leaf, value: Any) -> Any:
-    return None if value == "none" and NoneType in get_args(leaf.annotation) else value

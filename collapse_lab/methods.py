@@ -11,7 +11,10 @@ from collapse_lab.errors import InputError
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods; ``paper`` is Chen & He's ImageNet linear accuracy in percent, theirs, never ours."""
+    """One row of the table of methods: the settings that make it, all of them, so that no flag can turn it into another.
+
+    ``paper`` is Chen & He's ImageNet linear accuracy in percent, theirs, never ours.
+    """
 
     overrides: Overrides
     what: str
@@ -19,22 +22,28 @@ class Method:
     paper: str | None = None
 
 
+_SIMSIAM: Overrides = {
+    "objective.stop_gradient": "target",
+    "network.predictor": "mlp",
+    "network.predictor_frozen": False,
+}
+
 METHODS: Mapping[str, Method] = {
-    "simsiam": Method({}, "stop-gradient on the target, MLP predictor", "Chen & He (2020), eq. 4", "67.7 ± 0.1"),
+    "simsiam": Method(_SIMSIAM, "stop-gradient on the target, MLP predictor", "Chen & He (2020), eq. 4", "67.7 ± 0.1"),
     "no-stop-gradient": Method(
-        {"objective.stop_gradient": "none"},
+        {**_SIMSIAM, "objective.stop_gradient": "none"},
         "gradient through both branches",
         "Chen & He (2020), Figure 2",
         "0.1",
     ),
     "no-predictor": Method(
-        {"network.predictor": "identity"}, "h is the identity", "Chen & He (2020), Table 1 (a)", "0.1"
+        {**_SIMSIAM, "network.predictor": "identity"}, "h is the identity", "Chen & He (2020), Table 1 (a)", "0.1"
     ),
     "fixed-predictor": Method(
-        {"network.predictor_frozen": True}, "h stays as initialised", "Chen & He (2020), Table 1 (b)", "1.5"
+        {**_SIMSIAM, "network.predictor_frozen": True}, "h stays as initialised", "Chen & He (2020), Table 1 (b)", "1.5"
     ),
     "wrong-branch": Method(
-        {"objective.stop_gradient": "prediction"},
+        {**_SIMSIAM, "objective.stop_gradient": "prediction"},
         "stop-gradient on the prediction: the encoder learns through the target alone",
         "Su (2020), eq. 3, second term",
     ),
@@ -46,3 +55,13 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise InputError(f"unknown method '{name}'; the methods are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def require_consistent(name: str, overrides: Overrides) -> None:
+    """Raise ``InputError`` where settings would turn a method into another one under the old name."""
+    row = method(name)
+    for key, value in overrides.items():
+        if key in row.overrides and value != row.overrides[key]:
+            others = [other for other, candidate in METHODS.items() if candidate.overrides[key] == value]
+            hint = f"; a method with that setting is {' or '.join(others)}" if others else ""
+            raise InputError(f"{key}: found '{value}', method '{name}' is made by '{row.overrides[key]}'{hint}")

@@ -120,5 +120,5 @@ def _output(width: int, out: int, norm: OutputNorm) -> list[nn.Module]:
 def _initialised_from(seed: int, part: int) -> Iterator[None]:
     # torch's initialisers read the global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, part))
+        torch.default_generator.manual_seed(key(seed, part))
         yield

@@ -174,7 +174,7 @@ def _draw_spectra(axes: Axes, arm: Arm, colour: str, dashes: Any) -> None:
 
 
 def _draw_seeds(axes: Axes, by_seed: pd.DataFrame, mean: pd.Series[float], colour: str, **line: Any) -> None:
-    if by_seed.shape[1] > 1:
+    if by_seed.shape[1] > 1 or mean.isna().all():
         low, high = by_seed.min(axis=1), by_seed.max(axis=1)
         axes.fill_between(by_seed.index.to_numpy(), low, high, color=colour, alpha=0.18, lw=0)
         for seed in by_seed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from collapse_lab.config import DataName, Overrides
+from collapse_lab.config import Overrides
 
 # Values of Chen and He (2021), section 3 for ImageNet and appendix D for CIFAR-10. The text gives no probability of the
 # blur: 0.5 is that of their code. The crop scale on CIFAR-10 is not stated; that of ImageNet stands in for it.
@@ -51,7 +51,7 @@ _SMALL_GREY: Overrides = {
 }
 
 # What each data set changes of the defaults, which are made for the digits: settings that show the effect on a CPU.
-DATA: Mapping[DataName, Overrides] = {
+DATA: Mapping[str, Overrides] = {
     "digits": AUGMENT["digits"],
     "cifar10": _SMALL_PHOTOGRAPHS,
     "cifar100": _SMALL_PHOTOGRAPHS,

@@ -52,7 +52,7 @@ def read(directory: Path) -> Recorded:
     path = directory / "metrics.csv"
     if not path.is_file():
         raise InputError(_no_run(directory))
-    return Recorded(records.read_table(path), _config(directory))
+    return Recorded(records.read_metrics(path), _config(directory))
 
 
 def judge(run: Recorded, directory: Path, reference: Recorded | None) -> tuple[Verdict, tuple[Verdict, ...]]:

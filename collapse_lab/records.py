@@ -106,12 +106,16 @@ def _arm(directory: Path, seeds: list[int], failed: list[int]) -> Arm:
     tables += [path for seed in failed if (path := directory / f"seed{seed}" / "metrics.csv").exists()]
     if not tables:
         raise InputError(f"arm '{directory}' has no finished seed; run compare again to resume it")
-    read = [read_table(path).assign(seed=int(path.parent.name.removeprefix("seed"))) for path in tables]
-    return Arm(pd.concat(read, ignore_index=True), seeds, failed)
+    return Arm(pd.concat([read_table(path) for path in tables], ignore_index=True), seeds, failed)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """One ``metrics.csv``.
+    """One ``metrics.csv`` of a study with the seed of its directory as a column; raises as ``read_metrics`` does."""
+    return read_metrics(path).assign(seed=int(path.parent.name.removeprefix("seed")))
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """One table of readings, of a run or written by a watch.
 
     Raises ``InputError`` naming the path where the file is missing, empty or not such a table.
     """

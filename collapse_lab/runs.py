@@ -6,7 +6,9 @@ import csv
 import importlib.metadata
 import json
 import os
+import pickle
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,14 +20,23 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from collapse_lab import config as configuration
 from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 
 HEALTHY = "checkpoint-healthy.pt"
-FILES = ("config.json", "environment.json", "metrics.csv", "timing.csv", "checkpoint.pt", HEALTHY, "status.json")
+FILES = (
+    "config.json",
+    "environment.json",
+    "metrics.csv",
+    "timing.csv",
+    "checkpoint.pt",
+    HEALTHY,
+    "status.json",
+    "traceback.txt",
+)
 ENDED = ("done", "failed", "stopped")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "faiss-cpu", "scikit-learn")
 
@@ -51,14 +62,7 @@ class Run:
 
     def __init__(self, directory: Path, config: Config, *, overwrite: bool = False) -> None:
         self.directory = directory
-        self._lock = FileLock(directory / "lock", timeout=0)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise InputError(f"run directory '{directory}' is in use by another process") from None
-        except OSError as error:
-            raise InputError(f"output directory '{directory}' cannot be written: {error.strerror}") from None
+        self._lock = _claimed(directory)
         try:
             self._prepare(config, overwrite)
         except BaseException:
@@ -69,9 +73,8 @@ class Run:
         if overwrite:
             for name in FILES:
                 (self.directory / name).unlink(missing_ok=True)
-        made_with = self.directory / "config.json"
-        if made_with.exists():
-            differing = configuration.differences(configuration.from_json(made_with.read_text()), config)
+        if (self.directory / "config.json").exists():
+            differing = configuration.differences(read_config(self.directory), config)
             if differing:
                 raise InputError(
                     f"run directory '{self.directory}' was made with another configuration "
@@ -105,12 +108,17 @@ class Run:
             if new:
                 writer.writerow(header)
             writer.writerows(lines)
+            # A checkpoint may not outlive the rows that it follows.
+            file.flush()
+            os.fsync(file.fileno())
 
     def drop_rows_after(self, step: int) -> None:
         """Remove what was recorded past a step, so that a resumed run writes it once."""
         path = self.directory / "metrics.csv"
         if path.exists():
-            header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [
+                ",".join(Row._fields) + "\n"
+            ]
             # A line cut short by a crash has fewer fields.
             whole = [line for line in lines if line.endswith("\n") and line.count(",") == len(Row._fields) - 1]
             self._write("metrics.csv", header + "".join(x for x in whole if int(x.split(",", 1)[0]) <= step))
@@ -135,18 +143,25 @@ class Run:
         path = self.directory / "checkpoint.pt"
         if not path.exists():
             return None
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"checkpoint '{path}' is damaged ({reason}); --overwrite starts afresh") from None
         return state
 
     def write_environment(self, device: torch.device) -> None:
-        """Record versions, device, threads, commit and command."""
-        record = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
-        self._write("environment.json", json.dumps(record, indent=2) + "\n")
+        """Record versions, device, threads, commit and command; a resumed run has one entry for every start."""
+        path = self.directory / "environment.json"
+        earlier = _read_json(path)["starts"] if path.exists() else []
+        start = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
+        self._write("environment.json", json.dumps({"starts": [*earlier, start]}, indent=2) + "\n")
 
     def write_status(
         self, state: str, step: int, verdict: str | None = None, error: str | None = None, **collapse: Any
     ) -> None:
-        """Replace the status; ``state`` is running, done, failed, stopped or interrupted.
+        """Replace the status; ``state`` is running, done, failed, stopped or interrupted; only
+        ``failed`` and ``stopped`` are final.
 
         ``collapse`` is empty, or ``alarm`` and ``healthy_checkpoint``.
         """
@@ -164,7 +179,10 @@ class Run:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file's text, whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -173,8 +191,38 @@ def read_status(directory: Path) -> dict[str, Any]:
     path = directory / "status.json"
     if not path.exists():
         return {"state": "new", "step": 0, "verdict": None, "error": None}
-    status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return status
+    return _read_json(path)
+
+
+def read_config(directory: Path) -> Config:
+    """The configuration that a run directory was made with."""
+    return configuration.validate(_read_json(directory / "config.json"))
+
+
+def require_free(directory: Path) -> None:
+    """Raise ``InputError`` where a run's directory cannot be written or another process is using it."""
+    with _claimed(directory):
+        pass
+
+
+def _claimed(directory: Path) -> BaseFileLock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"run directory '{directory}' is in use by another process") from None
+    except OSError as error:
+        raise InputError(f"output directory '{directory}' cannot be written: {error.strerror}") from None
+    return lock
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"record '{path}' is damaged ({error}); --overwrite starts the run afresh") from None
+    return content
 
 
 def final_values(directory: Path) -> dict[str, float]:
@@ -183,7 +231,10 @@ def final_values(directory: Path) -> dict[str, float]:
     ``loss``, ``std_ratio``, ``mean_energy`` and ``rankme`` are means over the train-mode readings of the last epoch, the
     last three at the projector; ``knn`` and ``linear`` are of backbone features at the end, ``..._start`` at the start.
     """
-    table = pd.read_csv(directory / "metrics.csv", keep_default_na=False, na_values=["nan"])
+    path = directory / "metrics.csv"
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
     train = table[(table["source"] == "train") & (table["epoch"] == table["epoch"].max())]
     values = {"loss": train[train["metric"] == "loss"]["value"].mean()}
     projector = train[train["layer"] == "projector"]
@@ -221,7 +272,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "commit": _commit(),
-        "command": " ".join(["collapse-lab", *sys.argv[1:]]),
+        "command": shlex.join(["collapse-lab", *sys.argv[1:]]),
         "start": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -9,17 +9,22 @@ import os
 import queue
 import signal
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import config as configuration
 from collapse_lab import data
-from collapse_lab.config import Config, MonitorConfig
+from collapse_lab.config import Config
 from collapse_lab.data import Images
-from collapse_lab.errors import InputError
+from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
 from collapse_lab.runs import (
@@ -28,11 +33,13 @@ from collapse_lab.runs import (
     device_name,
     environment,
     final_values,
+    read_config,
     read_status,
+    require_free,
     training_seconds,
     write_whole,
 )
-from collapse_lab.trainer import Progress, check, pick_device, train
+from collapse_lab.trainer import Progress, check, pick_device, threads, train
 
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
 
@@ -48,14 +55,14 @@ class News(NamedTuple):
 Listener = Callable[[News], None]
 
 
-def study_name(config: Config) -> str:
-    """The study's part of a path: the data set and a digest of everything but method and seed.
+def study_name(shared: Config) -> str:
+    """The study's part of a path: the data set and a digest of what its runs share, which leaves out the seed.
 
-    >>> study_name(configuration.build("a")) == study_name(configuration.build("a", {"train.seed": 7}))
+    >>> study_name(configuration.build("")) == study_name(configuration.build("", {"train.seed": 7}))
     True
     """
-    shared = replace(config, method="", train=replace(config.train, seed=0))
-    return f"{config.data.name}-{hashlib.sha256(configuration.to_json(shared).encode()).hexdigest()[:8]}"
+    text = configuration.to_json(replace(shared, train=replace(shared.train, seed=0)))
+    return f"{shared.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def arms(configs: Sequence[Config], seeds: Iterable[int]) -> dict[str, Config]:
@@ -74,73 +81,89 @@ def arms(configs: Sequence[Config], seeds: Iterable[int]) -> dict[str, Config]:
     }
 
 
-def run_study(study: Path, runs: Mapping[str, Config], *, overwrite: bool, listen: Listener) -> dict[str, Any]:
+def run_study(
+    study: Path, shared: Config, runs: Mapping[str, Config], *, overwrite: bool, listen: Listener
+) -> dict[str, Any]:
     """Train what is not finished, then write and return the summary of the study's directory.
 
     Runs go side by side on a CPU, one after the other on a GPU. Data and configurations are checked before any training.
     An interrupt lets every run stop at its next reading, resumable, and is raised again. An unexpected error in one run
-    leaves the others to finish and is raised then.
+    leaves the others to finish; the summary of those that did is written before ``RunStopped`` is raised.
     """
-    first = next(iter(runs.values()))
-    images = data.load(first.data)
-    _check(study, runs, images, overwrite)
-    open_runs = {path: config for path, config in runs.items() if not _ended(study / path)}
-    for path in runs.keys() - open_runs.keys():
-        listen(News(_name(runs[path]), f"{read_status(study / path)['state']} before"))
-    if open_runs:
-        _train_all(study, open_runs, listen)
+    images = data.load(shared.data)
+    _check(study, shared, runs, images, overwrite)
+    pending = {path: config for path, config in runs.items() if overwrite or not _ended(study / path)}
+    for path in runs.keys() - pending.keys():
+        status = read_status(study / path)
+        listen(
+            News(_name(runs[path]), f"{status['state']} before" + (f", {status['error']}" if status["error"] else ""))
+        )
+    errors = _train_all(study, pending, overwrite, listen) if pending else []
     protocol = {
         "data": images.name,
-        "config": configuration.to_dict(replace(first, method="", train=replace(first.train, seed=0))),
-        "pixels": _pixels(study, images, first.monitor),
-        "device": device_name(pick_device(first.train)),
+        "config": configuration.to_dict(replace(shared, train=replace(shared.train, seed=0))),
+        "pixels": _pixels(study, images, shared),
+        "device": device_name(pick_device(shared.train)),
         "training_seconds": sum(training_seconds(study / path) for path in runs),
         **environment(),
     }
-    return summarise(study, protocol)
+    summary = summarise(study, protocol)
+    for error in errors:
+        raise error
+    return summary
 
 
-def _check(study: Path, runs: Mapping[str, Config], images: Images, overwrite: bool) -> None:
+def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Images, overwrite: bool) -> None:
     """Refuse what does not fit the data, cannot be written, or was made with other settings, before any training."""
     for path, config in runs.items():
         check(config, images)
-        with Run(study / path, config, overwrite=overwrite):
-            pass
-    for recorded in study.glob("*/seed*/config.json"):
-        found = configuration.from_json(recorded.read_text(encoding="utf-8"))
-        differing = configuration.differences(replace(config, data=found.data), config)
+        require_free(study / path)
+        if not overwrite:
+            with Run(study / path, config):
+                pass
+    for directory in _recorded(study):
+        found = read_config(directory)
+        if overwrite and str(directory.relative_to(study)) in runs:
+            continue
+        row = METHODS[found.method].overrides if found.method in METHODS else {}
+        expected = configuration.build(found.method, configuration.flat(shared), row, {"train.seed": found.train.seed})
+        differing = configuration.differences(found, expected)
         if differing:
             raise InputError(
-                f"study '{study}' holds runs on other data ({'; '.join(differing)}); choose another --name"
+                f"study '{study}' holds '{directory.relative_to(study)}', made with other settings "
+                f"({'; '.join(differing[:3])}); choose another --name"
             )
 
 
-def _train_all(study: Path, runs: Mapping[str, Config], listen: Listener) -> None:
+def _train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: Listener) -> list[BaseException]:
+    """Train the runs in processes of their own; the errors of those that were stopped by one."""
     first = next(iter(runs.values()))
     workers = max(1, _cores() // first.train.threads) if pick_device(first.train).type == "cpu" else 1
     context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(min(workers, len(runs)), context, _leave_interrupts_to_the_parent) as pool,
-    ):
-        news, stop = manager.Queue(), manager.Event()
-        futures = [pool.submit(_work, config, study / path, news, stop) for path, config in runs.items()]
+    with ExitStack() as stack:
+        with _signals_held():
+            manager = stack.enter_context(context.Manager())
+            pool = stack.enter_context(
+                ProcessPoolExecutor(min(workers, len(runs)), context, _end_with_the_parent, (os.getpid(),))
+            )
+            news, stop = manager.Queue(), manager.Event()
+            futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
         try:
             _listen(futures, news, listen)
         except KeyboardInterrupt:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-        for future in futures:
-            future.result()
+        return [error for error in (future.exception() for future in futures) if error is not None]
 
 
-def _pixels(study: Path, images: Images, protocol: MonitorConfig) -> dict[str, float]:
+def _pixels(study: Path, images: Images, shared: Config) -> dict[str, float | None]:
     """The raw-pixel baselines of the study's data, computed once."""
-    path = study / f"pixels-k{protocol.k}-T{protocol.temperature:g}.json"
+    path = study / f"pixels-k{shared.monitor.k}-T{shared.monitor.temperature:g}.json"
     if not path.exists():
-        write_whole(path, json.dumps(pixel_baselines(images, protocol)) + "\n")
-    baselines: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        with threads(shared.train.threads):
+            write_whole(path, json.dumps(pixel_baselines(images, shared.monitor)) + "\n")
+    baselines: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
     return baselines
 
 
@@ -150,16 +173,15 @@ def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     ``mean`` and ``std`` (ddof 1) are over the seeds that finished; a value that cannot be had is null.
     """
     order = list(METHODS)
-    recorded = [arm for arm in study.iterdir() if any(arm.glob("seed*/config.json"))]
-    recorded.sort(key=lambda arm: (order.index(arm.name) if arm.name in order else len(order), arm.name))
-    summary = {"protocol": protocol, "arms": {arm.name: _summarise_arm(arm) for arm in recorded}}
+    names = {directory.parent.name for directory in _recorded(study)}
+    arranged = sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+    summary = {"protocol": protocol, "arms": {name: _summarise_arm(study / name) for name in arranged}}
     write_whole(study / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
 def _summarise_arm(arm: Path) -> dict[str, Any]:
-    directories = sorted(arm.glob("seed*"), key=lambda directory: int(directory.name.removeprefix("seed")))
-    states = {directory: read_status(directory) for directory in directories}
+    states = {directory: read_status(directory) for directory in _recorded(arm.parent) if directory.parent == arm}
     done = [directory for directory, status in states.items() if status["state"] == "done"]
     values = [final_values(directory) for directory in done]
     return {
@@ -170,6 +192,12 @@ def _summarise_arm(arm: Path) -> dict[str, Any]:
         **{name: _spread([run.get(name) for run in values]) for name in SUMMARISED},
         "verdicts": [status["verdict"] for status in states.values() if status["state"] in ENDED],
     }
+
+
+def _recorded(study: Path) -> list[Path]:
+    """The run directories of a study, ``<arm>/seed<k>``, in order of seeds."""
+    found = [path.parent for path in study.glob("*/seed*/config.json") if path.parent.name[4:].isdecimal()]
+    return sorted(found, key=lambda directory: (directory.parent.name, _seed(directory)))
 
 
 def _spread(values: list[float | None]) -> dict[str, Any]:
@@ -190,7 +218,7 @@ def _name(config: Config) -> str:
 
 
 def _ended(directory: Path) -> bool:
-    return read_status(directory)["state"] in ("done", "failed")
+    return read_status(directory)["state"] in ENDED
 
 
 def _cores() -> int:
@@ -230,18 +258,42 @@ def run_one(
         listen(News(name, "started"))
         try:
             status = train(config, run, images, report)
+        except InputError:
+            raise
+        except Exception as error:
+            write_whole(directory / "traceback.txt", traceback.format_exc())
+            raise RunStopped(f"run '{directory}' was stopped by {type(error).__name__}: {error}") from error
         finally:
             listen(News(name, run.status()["state"]))
     return status
 
 
-def _work(config: Config, directory: Path, news: Any, stop: Any) -> None:
+def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
     try:
-        run_one(config, directory, overwrite=False, listen=news.put, stop=stop.is_set)
+        run_one(config, directory, overwrite=overwrite, listen=news.put, stop=stop.is_set)
     except KeyboardInterrupt:
         # The parent asked for it and raises its own; the run's status says that it can be resumed.
         return
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM; processes started meanwhile never get them, so that only the parent decides."""
+    # Started by itself, the tracker would let the signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_the_parent(parent: int) -> None:
+    """Let this worker die with the process that started it, as a run can that is resumed from its checkpoint."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

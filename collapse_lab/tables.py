@@ -69,7 +69,10 @@ def terminal(cells: Cells) -> Table:
 
 def comparison_cells(summary: dict[str, Any]) -> list[dict[str, str]]:
     """One row an arm of a study's summary: mean ± std over seeds, accuracies of the backbone in percent, start -> end."""
-    return [
+    pixels = summary["protocol"]["pixels"]
+    baseline = {"method": "raw pixels", "kNN %": f"{100 * pixels['knn']:.1f}"}
+    baseline |= {"linear %": "-" if pixels["linear"] is None else f"{100 * pixels['linear']:.1f}"}
+    arms = [
         {
             "method": name,
             "n": str(len(arm["seeds"])),
@@ -83,17 +86,17 @@ def comparison_cells(summary: dict[str, Any]) -> list[dict[str, str]]:
         }
         for name, arm in summary["arms"].items()
     ]
+    return [*arms, {key: baseline.get(key, "") for key in arms[0]}]
 
 
 def comparison_caption(summary: dict[str, Any]) -> str:
-    """What the columns of a comparison are, with the raw-pixel baselines."""
+    """What the columns of a comparison are."""
     protocol = summary["protocol"]
-    pixels, monitor = protocol["pixels"], protocol["config"]["monitor"]
+    monitor = protocol["config"]["monitor"]
     return (
         f"{protocol['data']}. Loss, std ratio and RankMe: train mode at the projector, last epoch. kNN (k = {monitor['k']}, "
-        f"T = {monitor['temperature']:g}) and linear probe: backbone, all test images, start -> end; raw pixels: kNN "
-        f"{100 * pixels['knn']:.1f}, linear {100 * pixels['linear']:.1f}. Mean ± std over n seeds. Paper: Chen & He (2020), "
-        "linear evaluation on ImageNet with ResNet-50: their numbers, not ours."
+        f"T = {monitor['temperature']:g}) and linear probe: backbone, all test images, start -> end. Mean ± std over n "
+        "seeds. Paper: Chen & He (2020), linear evaluation on ImageNet with ResNet-50: their numbers, not ours."
     )
 
 
@@ -109,5 +112,5 @@ def _percent(value: dict[str, Any]) -> str:
     return _spread(scaled, 1)
 
 
-def _tally(verdicts: list[str]) -> str:
-    return ", ".join(f"{verdict} x {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
+def _tally(verdicts: list[str | None]) -> str:
+    return ", ".join(f"{verdict} x {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts) if verdict) or "-"

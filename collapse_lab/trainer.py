@@ -39,10 +39,10 @@ Report = Callable[[Progress], None]
 
 
 class Diverged(Exception):
-    """The loss stopped being a finite number at ``step``."""
+    """The loss or the features stopped being finite numbers at ``step``."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss was {loss} at step {step}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -58,13 +58,13 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
     """Train to the end from wherever the directory stands, and return the final status.
 
     A finished, failed or stopped run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
-    ``diverged`` and the step. An alarm, where ``monitor.on_collapse`` says stop, ends it as ``stopped``. An interrupt
-    leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
+    ``diverged`` and the step; an alarm, where ``monitor.on_collapse`` says stop, as ``stopped``. An interrupt, and any
+    error, leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
     undisturbed one, byte for byte, on a CPU with the same number of threads.
     """
     if run.status()["state"] in ENDED:
         return run.status()
-    with _threads(config.train.threads):
+    with threads(config.train.threads):
         trainer = Trainer(config, run, images, report)
         run.write_environment(trainer.device)
         try:
@@ -77,8 +77,8 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
         except KeyboardInterrupt:
             run.write_status("interrupted", trainer.step)
             raise
-        except BaseException as error:
-            run.write_status("failed", trainer.step, error=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            run.write_status("interrupted", trainer.step, error=f"{type(error).__name__}: {error}")
             raise
     return run.status()
 
@@ -93,9 +93,12 @@ class Trainer:
         self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
         mean, std = data.statistics(images.train)
-        size = config.augment.size or images.train.shape[-1]
+        height, width = images.train.shape[2:]
+        self.view_size = (config.augment.size or height, config.augment.size or width)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self.objective = build_objective(config, mean, std, size).to(self.device).to(memory_format=layout)
+        self.objective = (
+            build_objective(config, mean, std, min(self.view_size)).to(self.device).to(memory_format=layout)
+        )
         self.optimizer = self._optimizer()
         self.step = 0
         self._losses: list[Tensor] = []
@@ -107,7 +110,7 @@ class Trainer:
         state = self.run.load_checkpoint(self.device)
         if state is None:
             self.run.drop_rows_after(-1)
-            start = calibrated(self.objective, self.images.train)
+            start = calibrated(self.objective, self.images.train, self.view_size)
             self.run.append(self._evaluation(start, 0))
             self._save()
         else:
@@ -147,19 +150,23 @@ class Trainer:
         order = draws.permutation(seed, epoch, len(self.images.train))
         table: list[Row] = []
         started = time.perf_counter()
-        for first in range(0, self.steps_per_epoch * batch, batch):
-            self._train_step(order[first : first + batch], epoch)
-            readings = watch.step()
-            table += self._rows(epoch, [*readings, *spectra.step()])
-            if readings:
-                loss = self._mean_loss()
-                table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
-                rate = (first + batch) / (time.perf_counter() - started)
-                alert = self._listen(readings, table)
-                self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
-        seconds = time.perf_counter() - started
-        if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
-            table += self._evaluation(self.objective, epoch)
+        try:
+            for first in range(0, self.steps_per_epoch * batch, batch):
+                self._train_step(order[first : first + batch], epoch)
+                readings = watch.step()
+                table += self._rows(epoch, [*readings, *spectra.step()])
+                if readings:
+                    loss = self._mean_loss()
+                    table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
+                    rate = (first + batch) / (time.perf_counter() - started)
+                    alert = self._listen(readings)
+                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
+            seconds = time.perf_counter() - started
+            if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
+                table += self._evaluation(self.objective, epoch)
+        except (Diverged, Stopped):
+            self.run.append(table)
+            raise
         self.run.append(table)
         self.run.append_timing(epoch, seconds, self.steps_per_epoch * batch / seconds)
         self._save()
@@ -175,15 +182,14 @@ class Trainer:
     def _projector_alert(self) -> Alert | None:
         return next((alert for alert in self._alerts if alert.layer == "projector"), None)
 
-    def _listen(self, readings: list[Reading], table: list[Row]) -> Alert | None:
-        """The alert that these readings raise at the projector; where the run is to stop, its rows are recorded and it does."""
+    def _listen(self, readings: list[Reading]) -> Alert | None:
+        """The alert that these readings raise at the projector; raises it where the run is to stop."""
         mode = self.config.monitor.on_collapse
         if mode == "ignore" or self._projector_alert() is not None:
             return None
         self._alerts += self._alarm.update(readings)
         alert = self._projector_alert()
         if alert is not None and mode == "stop":
-            self.run.append(table)
             raise Stopped(alert)
         return alert
 
@@ -208,17 +214,21 @@ class Trainer:
         self.step += 1
 
     def _mean_loss(self) -> float:
-        """Mean loss since the last reading; the only place where a step waits for the device."""
+        """Mean loss since the last reading; with the readings themselves all that waits for the device."""
         losses = torch.stack(self._losses).tolist()
         self._losses.clear()
         for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise Diverged(self.step - len(losses) + 1 + offset, loss)
+                raise Diverged(self.step - len(losses) + 1 + offset, f"the loss was {loss}")
         return math.fsum(losses) / len(losses)
 
     def _evaluation(self, objective: Any, epoch: int) -> list[Row]:
         at_an_end = epoch in (0, self.config.train.epochs)
-        values = evaluate(objective, self.images, self.config.monitor, linear=self.config.monitor.probe and at_an_end)
+        linear = self.config.monitor.probe and at_an_end
+        try:
+            values = evaluate(objective, self.images, self.config.monitor, self.view_size, linear=linear)
+        except FloatingPointError as error:
+            raise Diverged(self.step, str(error)) from None
         return [Row(self.step, epoch, *value) for value in values]
 
     def _rows(self, epoch: int, readings: list[Reading]) -> list[Row]:
@@ -289,7 +299,8 @@ def _std_ratio(readings: list[Reading]) -> float:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many CPU threads, and put the number back."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

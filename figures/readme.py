@@ -36,7 +36,7 @@ def table(name: str) -> str:
 def rewritten(text: str) -> str:
     """The text with every marked table made anew."""
     return re.sub(
-        r"(<!-- table (\S+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + table(m[2]) + m[3], text, flags=re.DOTALL
+        r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table(m[2])}\n{m[3]}", text, flags=re.DOTALL
     )
 
 

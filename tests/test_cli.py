@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 FAST = ["--train.epochs", "2", "--data.train_images", "320", "--train.batch", "64", "--monitor.evaluate_every", "2"]
 
@@ -74,6 +75,40 @@ def test_other_settings_in_the_same_place_are_refused(study):
     assert "was made with another configuration (train.epochs: 2 against 3)" in line
 
 
+def test_other_arms_with_other_settings_are_refused_too(study):
+    line = refusal("compare", "no-predictor", *FAST, "--train.batch", 32, "--out", study.parent, "--name", "study")
+    assert "holds 'no-stop-gradient/seed0', made with other settings (train.batch: 64 against 32)" in line
+
+
+def test_overwrite_destroys_nothing_while_a_run_is_in_use(study):
+    before = (study / "simsiam" / "seed0" / "metrics.csv").read_bytes()
+    with FileLock(study / "simsiam" / "seed1" / "lock"):
+        line = refusal(
+            "compare", "simsiam", *FAST, "--seeds", 2, "--out", study.parent, "--name", "study", "--overwrite"
+        )
+    assert "seed1' is in use by another process" in line
+    assert (study / "simsiam" / "seed0" / "metrics.csv").read_bytes() == before
+
+
+def test_a_diverged_seed_is_a_result_not_a_crash(tmp_path):
+    flags = ["--objective.loss", "mse", "--train.base_lr", "1e9", "--seeds", "1", "--out", tmp_path, "--json"]
+    summary = json.loads(command("compare", "simsiam", *FAST, *flags).stdout)
+    arm = summary["arms"]["simsiam"]
+    assert (arm["seeds"], arm["failed"], arm["verdicts"]) == ([], [0], ["diverged"])
+    assert arm["loss"] == {"mean": None, "std": None, "values": []}
+
+
+def test_the_place_of_a_study_does_not_depend_on_the_methods_named(tmp_path):
+    for name in ("simsiam", "no-predictor"):
+        command("train", name, *FAST, "--train.epochs", 0, "--no-monitor.probe", "--out", tmp_path)
+    (place,) = tmp_path.iterdir()
+    assert sorted(path.name for path in place.iterdir()) == ["no-predictor", "simsiam"]
+
+
+def test_without_a_command_there_is_help():
+    assert "Usage: collapse-lab" in command().stdout
+
+
 def test_figure_redraws_from_records_without_torch(study, tmp_path):
     code = (
         "import sys; from collapse_lab import cli; sys.argv = ['collapse-lab', 'figure', sys.argv[1], '--out', sys.argv[2]]\n"
@@ -101,6 +136,50 @@ def test_methods_are_printed():
     assert "fixed-predictor" in command("methods").stdout
 
 
+@pytest.mark.parametrize("delay", [1.5, 3.0, 4.5])
+def test_an_interrupt_while_everything_starts_is_answered_with_one_line(tmp_path, delay):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "collapse_lab", "compare", "--seeds", "1", "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(delay)
+    os.killpg(running.pid, signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    assert running.returncode in (130, -signal.SIGINT)
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "collapse_lab", "compare", "--seeds", "1", "--out", str(tmp_path), "--name", "study"],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    run = tmp_path / "study" / "simsiam" / "seed0"
+    wait_for(run / "timing.csv")
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        lock = FileLock(run / "lock", timeout=0)
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            time.sleep(0.5)
+    assert lock.is_locked
+    lock.release()
+    assert json.loads((run / "status.json").read_text())["state"] == "running"
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def test_an_interrupt_leaves_everything_resumable(tmp_path):
     arguments = ["compare", "--seeds", "1", "--out", str(tmp_path), "--name", "study", "--train.epochs", "300"]
     running = subprocess.Popen(
@@ -110,15 +189,14 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         text=True,
         start_new_session=True,
     )
-    checkpoint = tmp_path / "study" / "simsiam" / "seed0" / "timing.csv"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path / "study" / "simsiam" / "seed0" / "timing.csv")
     # As a terminal does it: the whole process group gets the signal.
     os.killpg(running.pid, signal.SIGINT)
     _, stderr = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert stderr.splitlines()[-1] == "collapse-lab: interrupted; the same command goes on from here"
+    assert (
+        stderr.splitlines()[-1] == "collapse-lab: interrupted; the same command goes on from here, without --overwrite"
+    )
     assert "Traceback" not in stderr
     status = json.loads((tmp_path / "study" / "simsiam" / "seed0" / "status.json").read_text())
     assert status["state"] == "interrupted"
@@ -133,7 +211,7 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         (["compare", "--data.name", "cifar10"], "data.root"),
         (["compare", "--data.name", "cifar10", "--data.root", "nowhere"], "nowhere"),
         (["compare", "--data.name", "npz", "--data.root", "no.npz"], "no.npz"),
-        (["compare", "--train.epochs", "-3"], "train.epochs: found '-3', input should be greater than or equal to 0"),
+        (["compare", "--train.epochs", "-3"], "train.epochs: found -3, input should be greater than or equal to 0"),
         (["compare", "--train.batch", "2000"], "train.batch: found 2000, the training images are only 1437"),
         (["compare", "--monitor.k", "2000"], "monitor.k: found 2000, the bank has only 1437 labelled training images"),
         (
@@ -148,6 +226,9 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         (["train"], "Missing argument 'METHOD'"),
         (["train", "simsiam", "--train.device", "tpu"], "train.device: found 'tpu', input should be 'auto', 'cpu' or"),
         (["figure", "nowhere"], "nowhere"),
+        (["compare", "--name", "../elsewhere"], "--name: found '../elsewhere', it is one part of a path"),
+        (["compare", "--data.train_images", "105"], "data.train_images: found 105; allowed are multiples of 10"),
+        (["train", "simsiam", "--objective.stop_gradient", "none"], "a method with that setting is no-stop-gradient"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )

@@ -7,13 +7,18 @@ from click import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collapse_lab.config import build, differences, from_json, leaves, read_toml, to_json
+from collapse_lab.config import Config, build, differences, from_json, leaves, read_toml, to_json
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configuration_flags, configured
 from collapse_lab.methods import METHODS
 from collapse_lab.presets import AUGMENT, DATA, PRESETS
 
 NO_FLAGS = {"config": None, "preset": ()}
+
+
+def one(name: str, **values: object) -> Config:
+    """The configuration of one method under the given flags."""
+    return configured((name,), {**NO_FLAGS, **values})[1][0]
 
 
 @pytest.mark.parametrize("preset", [*DATA.values(), *PRESETS.values(), *(row.overrides for row in METHODS.values())])
@@ -49,24 +54,47 @@ def test_every_field_is_a_flag_and_a_toml_key(tmp_path):
 
 def test_layers_win_in_order_data_preset_method_file_flags(tmp_path):
     file = tmp_path / "settings.toml"
-    file.write_text('[train]\nepochs = 7\nbatch = 32\n[network]\npredictor = "identity"\n[data]\nname = "mnist"\n')
+    file.write_text('[train]\nepochs = 7\nbatch = 32\n[network]\npredictor_hidden = 8\n[data]\nname = "mnist"\n')
     values = {**NO_FLAGS, "config": file, "train__epochs": "9", "preset": ("imagenet-views",)}
-    (config,) = configured(("fixed-predictor",), {**values, "network__predictor": "mlp"})
+    config = one("no-predictor", **values)
     assert (config.train.epochs, config.train.batch) == (9, 32)
-    assert config.network.predictor == "mlp"
-    assert config.network.predictor_frozen
+    assert config.network.predictor == "identity"
     assert config.data.name == "mnist"
     assert config.monitor.k == 200
     assert config.augment.size == 224
 
 
 def test_a_flag_may_say_none_where_none_is_allowed():
-    (config,) = configured(("simsiam",), {**NO_FLAGS, "network__projector_hidden": "none"})
-    assert config.network.projector_hidden is None
+    assert one("simsiam", network__projector_hidden="none").network.projector_hidden is None
+
+
+def test_a_file_may_say_none_too(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('[network]\nprojector_hidden = "none"\nprojector_output_norm = "none"')
+    network = one("simsiam", config=file, preset=("cifar-head",)).network
+    assert (network.projector_hidden, network.projector_output_norm) == (None, "none")
+
+
+def test_what_runs_share_has_no_method():
+    shared, configs = configured(("no-predictor", "simsiam"), NO_FLAGS)
+    assert shared == build("", AUGMENT["digits"])
+    assert [config.method for config in configs] == ["no-predictor", "simsiam"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "value", "message"),
+    [
+        ("simsiam", "objective__stop_gradient", "none", "a method with that setting is no-stop-gradient"),
+        ("fixed-predictor", "network__predictor_frozen", False, "method 'fixed-predictor' is made by 'True'"),
+    ],
+)
+def test_flags_cannot_turn_a_method_into_another(name, flag, value, message):
+    with pytest.raises(InputError, match=message):
+        one(name, **{flag: value})
 
 
 def test_digits_is_the_default():
-    assert configured(("simsiam",), NO_FLAGS) == [build("simsiam", AUGMENT["digits"])]
+    assert one("simsiam") == build("simsiam", AUGMENT["digits"])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +126,12 @@ def test_wrong_values_and_impossible_combinations_are_refused_by_name(overrides,
         ("epochs = 3", "'epochs' stands outside a table such as"),
         ("[train\nepochs = 3", "is not TOML"),
         ("[train]\nepoch = 3", "unknown configuration key 'train.epoch'"),
+        ('[train]\nepochs = "3"', "train.epochs: found '3', input should be a valid integer"),
+        ("[train]\nseed = true", "train.seed: found True, input should be a valid integer"),
+        ("[augment]\nflip = true", "augment.flip: found True, input should be a valid number"),
+        ('[data]\ndownload = "yes"', "data.download: found 'yes', input should be a valid boolean"),
+        ('[data]\nname = ["a"]', "data.name: found"),
+        ("[data.name]", "data.name: found"),
         ("[trian]\nepochs = 3", "unknown configuration key 'trian.epochs'; did you mean train.epochs"),
     ],
 )

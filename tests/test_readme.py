@@ -19,6 +19,14 @@ def test_tables_are_those_of_the_package_and_the_results():
     assert runpy.run_path(str(ROOT / "figures" / "readme.py"))["rewritten"](README) == README
 
 
+def test_rewriting_keeps_all_else_and_fills_empty_tables():
+    rewritten = runpy.run_path(str(ROOT / "figures" / "readme.py"))["rewritten"]
+    text = "a\n<!-- table methods -->\n<!-- end -->\nb\n<!-- table metrics -->\n<!-- end -->\nc\n"
+    assert [line for line in rewritten(text).splitlines() if not line.startswith("|")] == text.splitlines()
+    assert "| simsiam |" in rewritten(text)
+    assert rewritten(rewritten(text)) == rewritten(text)
+
+
 def test_the_python_example_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

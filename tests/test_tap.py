@@ -55,7 +55,7 @@ def test_a_list_of_crops_counts_as_one_call_after_another():
 
     crops = [draw(6, 5), draw(6, 5, seed=1), draw(3, 5, seed=2)]
     model = nn.ModuleDict({"m": MultiCrop()})
-    with Watch(model, ["m"]) as watch:
+    with Watch(model, ["m"], every=1) as watch:
         model["m"](crops)
         gathered = watch._recorders[0].take()
     joined = geometry.moments(torch.cat(crops))
@@ -148,7 +148,7 @@ def test_one_layer_can_have_several_taps_with_labels():
         "mean": Tap("tokens", prefix=1),
         "class": Tap("tokens", rows="class-token"),
     }
-    with Watch(model, layers) as watch:
+    with Watch(model, layers, every=1) as watch:
         model["tokens"](draw(4, 7, 5))
         counts = [recorder.take().moments.count for recorder in watch._recorders]
     assert counts == [24, 4, 4]
@@ -157,7 +157,7 @@ def test_one_layer_can_have_several_taps_with_labels():
 def test_an_average_teacher_is_a_tap_of_its_own_mode():
     student, teacher = nn.Linear(3, 3), nn.Linear(3, 3).eval()
     layers = ["student", Tap("teacher", mode="eval")]
-    with Watch(nn.ModuleDict({"student": student, "teacher": teacher}), layers) as watch:
+    with Watch(nn.ModuleDict({"student": student, "teacher": teacher}), layers, every=1) as watch:
         student(draw(4, 3))
         teacher(draw(4, 3))
         assert {reading.layer for reading in watch.step()} == {"student", "teacher"}

@@ -12,13 +12,15 @@ from collapse_lab import data, trainer
 from collapse_lab.config import Config, build
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
-from collapse_lab.evaluate import calibrated, evaluate, outputs, pixel_baselines
+from collapse_lab.evaluate import calibrated, clean, evaluate, outputs, pixel_baselines
 from collapse_lab.methods import method
+from collapse_lab.monitors import STANDARD
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
 from collapse_lab.runs import Run, final_values
 from collapse_lab.trainer import Progress, schedule, train
 
+SIZE = (8, 8)
 SHORT = {"train.epochs": 4, "train.batch": 64, "data.train_images": 320, "monitor.evaluate_every": 2}
 
 
@@ -104,7 +106,7 @@ def test_what_is_recorded(reference):
     assert set(train_rows["layer"]) == {"", "backbone", "projector", "predictor"}
     assert sorted(set(train_rows[train_rows["metric"] == "loss"]["step"])) == [5, 10, 15, 20]
     projector = train_rows[train_rows["layer"] == "projector"]
-    assert set(projector["metric"]) == {"std", "std_ratio", "mean_energy", "rankme", "spectrum"}
+    assert set(projector["metric"]) == {*(statistic.name for statistic in STANDARD), "spectrum"}
     probes = recorded[recorded["source"] == "probe"]
     assert sorted(set(probes[probes["metric"] == "knn"]["epoch"])) == [0, 2, 4]
     assert sorted(set(probes[probes["metric"] == "linear"]["epoch"])) == [0, 4]
@@ -112,7 +114,10 @@ def test_what_is_recorded(reference):
     values = final_values(reference)
     last = train_rows[(train_rows["epoch"] == 4) & (train_rows["metric"] == "loss")]["value"].mean()
     assert values["loss"] == pytest.approx(last)
-    environment = json.loads((reference / "environment.json").read_text())
+    protocol = probes[probes["metric"].isin(["k", "temperature"])].groupby("metric")["value"].unique()
+    assert protocol["k"].tolist() == [20]
+    assert protocol["temperature"].tolist() == [0.1]
+    (environment,) = json.loads((reference / "environment.json").read_text())["starts"]
     assert environment["threads"] == 1
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
 
@@ -184,6 +189,67 @@ def test_on_warn_the_run_goes_on_and_ignoring_leaves_no_trace(tmp_path, monkeypa
     assert tables[0] == tables[1]
 
 
+def test_weights_that_overflow_at_the_end_of_an_epoch_are_divergence_too(tmp_path):
+    config = short(
+        objective__loss="mse", train__base_lr=1e30, train__epochs=1, train__batch=320, monitor__evaluate_every=1
+    )
+    status = trained(config, tmp_path)
+    assert (status["state"], status["verdict"], status["error"]) == (
+        "failed",
+        "diverged",
+        "the features were not finite at step 1",
+    )
+    assert set(table(tmp_path)["step"]) == {0, 1}
+
+
+def test_readings_before_a_divergence_are_kept(tmp_path):
+    config = short(objective__loss="mse", train__base_lr=1e9, monitor__every=1)
+    step = trained(config, tmp_path)["step"]
+    assert step > 1
+    losses = table(tmp_path).query("metric == 'loss'")["step"]
+    assert losses.tolist() == list(range(1, step))
+
+
+def test_an_unexpected_error_leaves_a_run_that_can_be_resumed(reference, tmp_path):
+    def fail(progress: Progress) -> None:
+        if progress.step >= 7:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError):
+        trained(short(), tmp_path, fail)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["error"]) == ("interrupted", "MemoryError: no room")
+    trained(short(), tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["config.json", "status.json", "checkpoint.pt"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    def stop(progress: Progress) -> None:
+        if progress.step >= 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(short(), tmp_path, stop)
+    damaged = tmp_path / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    with pytest.raises(InputError, match=f"{name}' is damaged .* --overwrite starts"):
+        trained(short(), tmp_path)
+
+
+def test_an_empty_table_counts_as_none(reference, tmp_path):
+    (tmp_path / "metrics.csv").touch()
+    trained(short(), tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+
+
+def test_evaluation_sees_images_of_the_size_of_a_view(tmp_path, digits):
+    assert clean(digits.test[:2], (16, 16)).shape == (2, 1, 16, 16)
+    torch.testing.assert_close(clean(digits.test, SIZE), digits.test.float() / 255)
+    trained(short(augment__size=16, train__epochs=1), tmp_path)
+    assert final_values(tmp_path)["knn"] > 0.5
+
+
 def test_no_epochs_only_evaluate_the_start(tmp_path):
     status = trained(short(train__epochs=0), tmp_path)
     assert (status["state"], status["verdict"]) == ("done", None)
@@ -244,31 +310,35 @@ def test_precision_and_layout_change_numbers_a_little(reference, tmp_path, overr
     trained(short(**overrides), tmp_path)
     losses = [final_values(directory)["loss"] for directory in (reference, tmp_path)]
     assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    assert losses[0] != losses[1]
 
 
 def test_calibration_is_the_average_over_the_images_and_touches_no_original(digits):
     config = short()
     mean, std = data.statistics(digits.train)
     original = build_objective(config, mean, std, 8)
-    copied = calibrated(original, digits.train[:300])
+    # Two chunks, whose naive split would be 512 and 2.
+    images = torch.cat([digits.train, digits.train])[:514]
+    copied = calibrated(original, images, SIZE)
     assert original.encoder.backbone[1][0][1].running_mean.abs().sum() == 0
     first = copied.encoder.backbone[1][0]
-    convolved = first[0](copied.encoder.backbone[0](digits.train[:300].float() / 255))
+    convolved = first[0](copied.encoder.backbone[0](images.float() / 255))
     torch.testing.assert_close(first[1].running_mean, convolved.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    at_start = outputs(original, digits.test)["projector"]
-    assert outputs(copied, digits.test)["projector"].std(0).mean() > 5 * at_start.std(0).mean()
+    torch.testing.assert_close(first[1].running_var, convolved.var((0, 2, 3)), rtol=2e-2, atol=1e-5)
+    at_start = outputs(original, digits.test, SIZE)["projector"]
+    assert outputs(copied, digits.test, SIZE)["projector"].std(0).mean() > 5 * at_start.std(0).mean()
 
 
 def test_evaluation_uses_every_image_and_eval_mode(digits):
     config = short()
     mean, std = data.statistics(digits.train)
-    objective = calibrated(build_objective(config, mean, std, 8), digits.train)
-    whole = outputs(objective, digits.test)
-    alone = outputs(objective, digits.test[:1])
+    objective = calibrated(build_objective(config, mean, std, 8), digits.train, SIZE)
+    whole = outputs(objective, digits.test, SIZE)
+    alone = outputs(objective, digits.test[:1], SIZE)
     assert whole["projector"].shape == (360, 128)
     torch.testing.assert_close(whole["projector"][:1], alone["projector"], rtol=1e-4, atol=1e-6)
     assert objective.training
-    values = {(v.layer, v.metric): v.value for v in evaluate(objective, digits, config.monitor, linear=True)}
+    values = {(v.layer, v.metric): v.value for v in evaluate(objective, digits, config.monitor, SIZE, linear=True)}
     assert 0.8 < values["backbone", "knn"] <= 1
     assert 0.8 < values["backbone", "linear"] <= 1
 

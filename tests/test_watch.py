@@ -53,7 +53,7 @@ def value(readings, layer: str, metric: str) -> float:
 def test_training_is_the_same_to_the_bit_with_and_without_a_watch():
     plain, watched = network(), network()
     losses, state = trained(plain)
-    with Watch(watched, ["*"]) as watch:
+    with Watch(watched, ["*"], every=1) as watch:
         losses_watched, state_watched = trained(watched, watch)
     assert all(torch.equal(a, b) for a, b in zip(losses, losses_watched, strict=True))
     assert torch.equal(state, state_watched)
@@ -66,7 +66,7 @@ def test_readings_are_the_geometry_of_the_outputs():
     model = network()
     outputs: list[torch.Tensor] = []
     model[1][2].register_forward_hook(lambda module, inputs, output: outputs.append(output.detach().clone()))
-    with Watch(model, ["1.2"]) as watch:
+    with Watch(model, ["1.2"], every=1) as watch:
         model(batches()[0])
         model(batches()[1])
         readings = watch.step()
@@ -82,7 +82,7 @@ def test_readings_do_not_depend_on_how_a_step_is_split():
     batch = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
     results = []
     for parts in ([30], [7, 23], [10, 10, 10]):
-        with Watch(nn.ModuleDict({"layer": layer}), ["layer"]) as watch:
+        with Watch(nn.ModuleDict({"layer": layer}), ["layer"], every=1) as watch:
             for part in batch.split(parts):
                 layer(part)
             results.append([r.value for r in watch.step()])
@@ -119,7 +119,7 @@ def test_off_schedule_nothing_is_gathered():
 
 def test_hooks_leave_with_the_context_even_when_the_body_raises():
     model = network()
-    with pytest.raises(ZeroDivisionError), Watch(model, ["*"]):
+    with pytest.raises(ZeroDivisionError), Watch(model, ["*"], every=1):
         raise ZeroDivisionError
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -128,7 +128,7 @@ def test_nothing_keeps_the_outputs_or_their_graph_alive():
     model = network()
     outputs = []
     model[1][2].register_forward_hook(lambda module, inputs, output: outputs.append(weakref.ref(output)))
-    with Watch(model, ["1.2"]) as watch:
+    with Watch(model, ["1.2"], every=1) as watch:
         model(batches()[0])
         gc.collect()
         assert [output() for output in outputs] == [None]
@@ -139,13 +139,13 @@ def test_nothing_keeps_the_outputs_or_their_graph_alive():
 
 def test_outputs_in_eval_mode_do_not_count():
     model = network()
-    with Watch(model, ["1.2"]) as watch:
+    with Watch(model, ["1.2"], every=1) as watch:
         model(batches()[0])
         model.eval()
         model(batches()[1])
         both = watch.step()
         model.train()
-    with Watch(model, ["1.2"]) as watch:
+    with Watch(model, ["1.2"], every=1) as watch:
         model.eval()
         model(batches()[0])
         with pytest.raises(RuntimeError, match=r"layer '1.2' did not run in training mode on step 1"):
@@ -159,7 +159,7 @@ def test_a_second_firing_inside_backward_does_not_count():
     x = torch.randn(9, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     calls = []
     layer.register_forward_hook(lambda *_: calls.append(1))
-    with Watch(holder, ["layer"]) as watch:
+    with Watch(holder, ["layer"], every=1) as watch:
         checkpoint(lambda rows: layer(rows).tanh(), x, use_reentrant=False).sum().backward()
         assert len(calls) == 2
         assert watch._recorders[0].take().moments.count == 9
@@ -174,7 +174,7 @@ def test_names_are_globs_labels_and_free_of_wrapper_prefixes():
         (wrapped, ["1.2"], ["1.2"]),
         (torch.compile(model, backend="eager"), ["1.2", "0"], ["1.2", "0"]),
     ):
-        with Watch(watched, layers) as watch:
+        with Watch(watched, layers, every=1) as watch:
             assert [recorder.label for recorder in watch._recorders] == expected
 
 
@@ -187,7 +187,7 @@ def test_names_are_globs_labels_and_free_of_wrapper_prefixes():
 )
 def test_wrong_names_are_refused(layers, error, message):
     with pytest.raises(error, match=message):
-        Watch(network(), layers)
+        Watch(network(), layers, every=1)
 
 
 def test_wrong_schedule_and_wrong_outputs_are_refused():
@@ -195,7 +195,7 @@ def test_wrong_schedule_and_wrong_outputs_are_refused():
         Watch(network(), ["1.2"], every=0)
     lstm = nn.ModuleDict({"lstm": nn.LSTM(3, 4)})
     with (
-        Watch(lstm, ["lstm"]),
+        Watch(lstm, ["lstm"], every=1),
         pytest.raises(ValueError, match="tap 'lstm': found tuple of Tensor, tuple; choose with pick="),
     ):
         lstm["lstm"](torch.zeros(2, 1, 3))
@@ -203,7 +203,7 @@ def test_wrong_schedule_and_wrong_outputs_are_refused():
 
 def test_not_finite_outputs_read_nan_instead_of_raising():
     layer = nn.Linear(2, 2)
-    with Watch(nn.ModuleDict({"layer": layer}), ["layer"]) as watch:
+    with Watch(nn.ModuleDict({"layer": layer}), ["layer"], every=1) as watch:
         layer(torch.full((3, 2), torch.nan))
         readings = watch.step()
     assert all(r.value != r.value for r in readings)
@@ -212,7 +212,7 @@ def test_not_finite_outputs_read_nan_instead_of_raising():
 def test_half_precision_is_accumulated_in_float64():
     layer = nn.Linear(16, 8)
     batch = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
-    with Watch(nn.ModuleDict({"layer": layer}), ["layer"]) as watch:
+    with Watch(nn.ModuleDict({"layer": layer}), ["layer"], every=1) as watch:
         with torch.autocast("cpu", torch.bfloat16):
             output = layer(batch)
         readings = watch.step()
@@ -225,7 +225,7 @@ def test_the_spectrum_has_at_most_64_ranks_from_first_to_last():
     assert log_spaced_ranks(2048)[-1] == 2048
     assert len(log_spaced_ranks(2048)) <= 64
     layer = nn.Linear(3, 3)
-    with Watch(nn.ModuleDict({"layer": layer}), ["layer"], statistics=(SPECTRUM,)) as watch:
+    with Watch(nn.ModuleDict({"layer": layer}), ["layer"], every=1, statistics=(SPECTRUM,)) as watch:
         layer(torch.eye(3))
         assert [r.index for r in watch.step()] == [1, 2, 3]
 

@@ -76,9 +76,9 @@ def test_training_is_the_same_to_the_bit_whatever_the_way(way):
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_reads_what_training_without_it_reads(reentrant):
     plain, model = network(), network()
-    with Watch(plain, ["3", "0"]) as watch:
+    with Watch(plain, ["3", "0"], every=1) as watch:
         expected, _ = train(plain, watch)
-    with Watch(model, ["3", "0"]) as watch:
+    with Watch(model, ["3", "0"], every=1) as watch:
         readings, _ = train(model, watch, checkpointed(reentrant)(model))
     # Weights agree exactly only without reentrant checkpointing; BatchNorm's output does not depend on its buffers.
     assert [r.value for r in readings] == pytest.approx([r.value for r in expected], rel=1e-6)
@@ -94,10 +94,10 @@ def test_backward_is_recognised_with_and_without_private_functions(reentrant):
 
 def test_micro_batches_of_one_step_are_pooled():
     model = network()[:1]
-    with Watch(model, ["0"]) as watch:
+    with Watch(model, ["0"], every=1) as watch:
         whole, _ = train(model, watch)
     model = network()[:1]
-    with Watch(model, ["0"]) as watch:
+    with Watch(model, ["0"], every=1) as watch:
         parts, _ = train(model, watch, micro=4)
     first = len(STANDARD)
     assert [r.value for r in parts[:first]] == pytest.approx([r.value for r in whole[:first]], rel=1e-6)
@@ -107,7 +107,7 @@ def test_micro_batches_of_one_step_are_pooled():
 def test_under_autocast_moments_are_float64_of_the_half_precision_outputs():
     model, outputs = network(), []
     model[3].register_forward_hook(lambda module, inputs, output: outputs.append(output.detach().clone()))
-    with Watch(model, ["3"]) as watch, torch.autocast("cpu", torch.bfloat16):
+    with Watch(model, ["3"], every=1) as watch, torch.autocast("cpu", torch.bfloat16):
         model(batches()[0])
         gathered = watch._recorders[0].take()
     assert outputs[0].dtype == torch.bfloat16
@@ -119,7 +119,7 @@ def test_inference_mode_and_no_grad_forwards_are_read():
     model = network()
     values = []
     for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with Watch(model, ["0"]) as watch:
+        with Watch(model, ["0"], every=1) as watch:
             with mode():
                 model(batches()[0])
             values.append([r.value for r in watch.step()])
@@ -240,7 +240,7 @@ def test_even_share_copies_what_it_cuts():
 def test_raw_moments_are_those_of_rows_as_they_are():
     raw = Statistic("raw", lambda g: {0: float(g.raw.second.trace()), 1: g.raw.count}, "raw", "", "", "", "", "", "")
     model = nn.ModuleDict({"id": nn.Identity()})
-    with Watch(model, ["id"], statistics=(raw,)) as watch:
+    with Watch(model, ["id"], every=1, statistics=(raw,)) as watch:
         model["id"](3 * torch.eye(4))
         model["id"](torch.eye(4))
         assert [r.value for r in watch.step()] == [4 * 9 + 4, 8]
@@ -248,7 +248,7 @@ def test_raw_moments_are_those_of_rows_as_they_are():
 
 def test_rows_of_another_width_are_refused():
     model = nn.ModuleDict({"id": nn.Identity()})
-    with Watch(model, ["id"]):
+    with Watch(model, ["id"], every=1):
         model["id"](torch.ones(2, 3))
         with pytest.raises(ValueError, match="layer 'id': found rows of 4 channels after rows of 3"):
             model["id"](torch.ones(2, 4))
@@ -256,9 +256,9 @@ def test_rows_of_another_width_are_refused():
 
 def test_reduce_without_a_process_group_and_no_window_are_refused():
     with pytest.raises(ValueError, match="reduce: there is no process group"):
-        Watch(network(), ["3"], reduce=True)
+        Watch(network(), ["3"], every=1, reduce=True)
     with pytest.raises(ValueError, match="window: found 0"):
-        Watch(network(), ["3"], window=0)
+        Watch(network(), ["3"], every=1, window=0)
 
 
 def test_two_processes_read_what_one_process_reads_and_stop_together(tmp_path):

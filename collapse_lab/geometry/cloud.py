@@ -53,15 +53,24 @@ class Moments:
         return _eigenvalues(self.covariance, self.count - 1)
 
 
-def moments(features: Tensor, *, normalise: bool = True) -> Moments:
+def moments(features: Tensor, *, normalise: bool = True, onto: Moments | None = None) -> Moments:
     """Moments of the rows of ``features`` (N, D), l2-normalised (see ``unit_rows``) or, on request, as they are.
 
-    Any floating dtype, accumulated in float64: in float32 the rounding of the second moment of a rank-1 cloud reads as
-    RankMe 3.6 at D = 2048. Rows that are not finite make every measure NaN. Raises ``ValueError`` unless N >= 1, D >= 1
-    and rows are floating.
+    With ``onto`` they are added to moments of earlier rows, in place and in less than half the time of a sum: those are
+    used up and must not be read again. Any floating dtype, accumulated in float64: in float32 the rounding of the second
+    moment of a rank-1 cloud reads as RankMe 3.6 at D = 2048. Rows that are not finite make every measure NaN. Raises
+    ``ValueError`` unless N >= 1, D >= 1 and rows are floating.
+
+    >>> m = moments(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+    >>> m.count, m.total.tolist()
+    (2, [0.6, 1.8])
     """
     rows = unit_rows(features) if normalise else double_rows(features)
-    return Moments(len(rows), rows.sum(0), rows.T @ rows)
+    if onto is None:
+        return Moments(len(rows), rows.sum(0), rows.T @ rows)
+    # What was made under torch.inference_mode cannot be written to outside it.
+    second = onto.second.clone() if onto.second.is_inference() else onto.second
+    return Moments(onto.count + len(rows), onto.total + rows.sum(0), second.addmm_(rows.T, rows))
 
 
 def covariance_moments(covariance: Tensor, count: int) -> Moments:
@@ -86,6 +95,9 @@ def unit_rows(features: Tensor) -> Tensor:
     """Rows of ``features`` (N, D) as unit vectors in float64: u = z / max(|z|, 1e-12), so that a zero row stays zero.
 
     Raises ``ValueError`` unless N >= 1, D >= 1 and rows are floating.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
     """
     return torch.nn.functional.normalize(double_rows(features), dim=1)
 
@@ -113,9 +125,10 @@ def std(m: Moments) -> float:
 
 
 def std_ratio(m: Moments) -> float:
-    """``std`` times sqrt(D): 1 where it reaches the value of an isotropic cloud, range [0, 1], complete collapse 0.
+    """``std`` times sqrt(D): 1 where it reaches the value of an isotropic cloud.
 
-    One row that differs from N - 1 equal ones holds all variance of BatchNorm's output and reads 2/sqrt(N), not 0.
+    Range [0, 1]; complete collapse: 0. Blind to rank. One row that differs from N - 1 equal ones holds all variance of
+    BatchNorm's output and reads about 2/sqrt(N), not 0. Needs N >= 2. Chen & He (2020).
 
     >>> round(std_ratio(moments(torch.eye(4))), 4)
     0.866

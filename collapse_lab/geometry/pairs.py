@@ -37,10 +37,10 @@ def uniformity(
     """log of the mean over pairs i < j of exp(-t |u_i - u_j|^2), u the l2-normalised rows of ``features`` (N, D).
 
     Exact up to ``most_pairs`` pairs (N = 1,448 at the default, which needs 8 MB); for more rows, that many pairs i != j
-    are drawn uniformly, with replacement, from ``generator``. Any floating dtype. Range [-2 t, 0] at t = 2 about
-    [-4 + 8/D, 0]: an isotropic cloud reads -3.75 at D = 32, -3.94 at D = 128. Complete collapse: 0. Hardly sees lost
-    dimensions: half of 128 dead moves it by 0.06. NaN where rows are not finite. Raises ``ValueError`` where N < 2 or a
-    generator is missing. Wang & Isola (2020).
+    are drawn uniformly, with replacement, from ``generator``. Any floating dtype. Range [-4 t, 0] (two opposite points);
+    no large cloud goes below the isotropic one, about -4 + 8/D for t = 2: -3.75 at D = 32, -3.94 at D = 128. Complete
+    collapse: 0. Hardly sees lost dimensions: half of 128 dead moves it by 0.06. Means something from N of about 100 on.
+    NaN where rows are not finite. Raises ``ValueError`` where N < 2 or a generator is missing. Wang & Isola (2020).
 
     >>> round(uniformity(torch.eye(3)), 6)
     -4.0
@@ -74,7 +74,8 @@ def lidar(
 
     Sample means of q views carry S_w / q, so noise alone reads high: n = 1,000, q = 10, D = 32, no signal: about 31.4.
     ``debias`` takes S_w / q (its mean over samples where q differs) off S_b, without delta, and negative eigenvalues
-    count as zero. Compare only at equal n and q.
+    count as zero: 4 directions of variance 1 in D = 128 with noise 0.3, n = 1,000, read about 51, 25, 14, 5.9 at q = 2, 5,
+    10, 50 and debiased 13, 6.7, 5.3, 4.3. What is left of noise alone is still not small. Compare only at equal n and q.
 
     Range [1, min(D, n - 1)]; collapse: near 1, and 1 where sample means do not differ. Means something from n well above
     D on. NaN where rows are not finite. Raises ``ValueError`` for fewer than two samples, no sample with two views, or an

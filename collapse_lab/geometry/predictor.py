@@ -95,7 +95,8 @@ def eigenspace(w: Tensor, m: Moments) -> Eigenspace:
 
     ``eigenvalues`` are s_j of F; ``gains`` v_j^T W v_j, the eigenvalues of W where it shares the eigenspace; ``cosines``
     v_j^T W v_j / |W v_j|, the alignment: 1 where v_j is an eigenvector of W with a positive eigenvalue, about
-    N(0, 1/D) for random weights, 0 where W v_j = 0. F is of rows as they are in the paper: ``moments(z, normalise=False)``.
+    N(0, 1/D) for random weights, 0 where W v_j = 0. F is of rows as they are in the paper: ``moments(z, normalise=False)``,
+    from N well above D.
 
     Range of cosines [-1, 1]. Where eigenvalues of F are (nearly) equal its eigenvectors, and so gains and cosines, are
     arbitrary: ``commutator`` is not. In theory SimSiam's linear predictor comes to share F's eigenspace with gains that
@@ -142,9 +143,9 @@ def expectation_gap(p: Tensor, targets: Tensor) -> float:
     p (N, D) are predictions, ``targets`` (K, N, D) the representations of K augmented views of the same samples, drawn
     independently of the view behind p; any floating dtype, K >= 1. The direction of the mean of unit targets is what
     maximises the mean cosine, so 0 says that the predictor fills in the expectation over augmentations, as SimSiam's
-    authors suppose. Range [0, 2]; a zero prediction or a mean of zero counts as cosine 0. Finite K adds noise: at K = 1
-    it is 1 plus the loss. Complete collapse reads 0 too, so read it beside ``std_ratio``. NaN where inputs are not
-    finite. Raises ``ValueError`` where shapes do not fit. Chen & He (2020), section 5.
+    authors suppose. Range [0, 2]; a zero prediction or a mean of zero counts as cosine 0. Any N; finite K adds noise, so
+    take K of 10 or more: at K = 1 it is 1 plus the loss. Complete collapse reads 0 too, so read it beside ``std_ratio``.
+    NaN where inputs are not finite. Raises ``ValueError`` where shapes do not fit. Chen & He (2020), section 5.
 
     >>> round(expectation_gap(torch.tensor([[1.0, 0.0]]), torch.tensor([[[1.0, 1.0]], [[1.0, -1.0]]])), 6)
     0.0

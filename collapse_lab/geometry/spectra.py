@@ -20,7 +20,8 @@ def spectrum(m: Moments, *, centred: bool = False) -> Tensor:
     """Singular values of the matrix of rows divided by sqrt(N), descending, (D,), float64; uncentred unless told.
 
     Of unit rows their squares add up to 1 where no row is zero. Collapse: only the first differs from 0. At most min(N, D)
-    of them do, centred one fewer. Values below about 1e-8 of the first are rounding. Rows that are not finite give NaN.
+    of them do, centred one fewer, so it needs N well above D. Values below about 1e-8 of the first are rounding. Rows that
+    are not finite give NaN. Logged in this form by Jing et al. (2022).
 
     >>> from collapse_lab.geometry import moments
     >>> spectrum(moments(torch.eye(2)))
@@ -34,7 +35,8 @@ def rankme(m: Moments, *, eigenvalues: bool = False, centred: bool = False, epsi
 
     Of l2-normalised rows where ``m`` is; the paper takes them as they are, ``moments(z, normalise=False)``. Other forms go
     by the same name elsewhere: with ``eigenvalues`` the entropy is over lambda in place of sigma, with ``centred`` the mean
-    is taken off first. On a power law of alpha 1, D = 128: 107.0 over sigma, 47.0 over lambda.
+    is taken off first (MONAI), with both it is that of the covariance (reptrix, ssrlib). On a power law of alpha 1,
+    D = 128: 107.0 over sigma, 47.0 over lambda.
 
     Range [1, min(N, D)]; dimensional collapse: near 1; a cloud of rank r: at most r. Uncentred it also shrinks with a
     mean that is not zero; centred it is blind to complete collapse: a constant plus faint noise reads nearly D, a true

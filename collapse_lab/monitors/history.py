@@ -52,8 +52,9 @@ class History:
 
     @property
     def steps(self) -> list[int]:
-        """Steps at which both amplitude and rank were read."""
-        return [step for step in self.values.get("rankme", {}) if step in self.values.get("std_ratio", {})]
+        """Steps at which amplitude and rank were both read."""
+        curves = [self.values.get(name, {}) for name in ("std_ratio", "mean_energy", "rankme")]
+        return [step for step in curves[0] if step in curves[1] and step in curves[2]]
 
     def level(self, steps: Iterable[int]) -> Measures:
         """Medians over the given steps; NaN counts, so that a diverged run does not look sound."""
@@ -121,9 +122,9 @@ def _against_itself(history: History, found: Measures, alert: Alert | None) -> V
     own = judge_measures(
         found, mode=history.mode, tap=history.tap, expected=history.level(before), origin="own values before the alarm"
     )
-    if own.kind == "healthy":
+    if own.kind == "healthy" and sum(step > alert.step for step in history.steps) >= WINDOW:
         return own._replace(notes=(*own.notes, f"there was an alarm at step {alert.step}; the layer has recovered"))
-    if own.kind == "unknown":
+    if own.kind in ("healthy", "unknown"):
         falling = (
             f"alarm at step {alert.step}: {alert.measure} fell to {alert.fall:.2f} of its own level, not collapsed yet"
         )

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from collapse_lab.geometry import Moments, moments
+from collapse_lab.geometry import Moments, moments, unit_rows
 from collapse_lab.monitors.statistics import Gathered, Needs
 from collapse_lab.monitors.tap import Tap
 
@@ -72,13 +71,11 @@ class Recorder:
             raise ValueError(
                 f"layer '{self.label}': found rows of {found} channels after rows of {before} in one reading"
             )
-        fresh = moments(rows)
-        self._moments = fresh if self._moments is None else self._moments + fresh
+        self._moments = moments(rows, onto=self._moments)
         if "raw" in self._needs:
-            raw = _raw_moments(rows)
-            self._raw = raw if self._raw is None else self._raw + raw
+            self._raw = moments(rows, normalise=False, onto=self._raw)
         if "rows" in self._needs:
-            self._rows = even_share([*self._rows, normalize(rows[:MOST_ROWS].double(), dim=1)])
+            self._rows = even_share([*self._rows, unit_rows(rows[:MOST_ROWS])])
 
     def _clear(self) -> None:
         self._moments, self._raw, self._rows = None, None, []
@@ -112,8 +109,3 @@ def backward_on_stack() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _raw_moments(rows: Tensor) -> Moments:
-    rows = rows.double()
-    return Moments(len(rows), rows.sum(0), rows.T @ rows)

@@ -97,7 +97,7 @@ CHEAP = (
         range="[1, min(N - 1, d)]",
         collapse="near 1",
         blind_to="amplitude",
-        least_rows="several times its value",
+        least_rows="4 x its value",
         source="Gao et al. (2017)",
     ),
 )
@@ -152,7 +152,7 @@ FULL = (
         collapse="near 1",
         blind_to="all but the leading directions",
         least_rows="4 d",
-        source="reptrix's form",
+        source="Giraldo et al. (2015)",
     ),
     Statistic(
         name="rankme_centred",
@@ -203,8 +203,8 @@ FULL = (
         function=uniformity,
         needs="rows",
         formula="log mean over pairs of exp(-2 squared distance of u)",
-        range="[-4 + 8/d, 0]",
-        collapse="towards 0",
+        range="[-8, 0]",
+        collapse="0; isotropic: -4 + 8/d",
         blind_to="partial loss of rank",
         least_rows="100",
         source="Wang & Isola (2020)",
