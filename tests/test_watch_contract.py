@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import ddp_watch
@@ -115,15 +116,16 @@ def test_under_autocast_moments_are_float64_of_the_half_precision_outputs():
     assert torch.equal(gathered.moments.second, geometry.moments(outputs[0]).second)
 
 
-def test_inference_mode_and_no_grad_forwards_are_read():
-    model = network()
+def test_calls_in_inference_mode_without_gradients_and_with_them_are_pooled():
+    model, modes = network(), (torch.inference_mode, torch.no_grad, torch.enable_grad)
     values = []
-    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with Watch(model, ["0"], every=1) as watch:
-            with mode():
-                model(batches()[0])
+    for first, second in [(mode, mode) for mode in modes] + list(permutations(modes, 2)):
+        with Watch(model, ["0"], every=1, statistics=FULL) as watch:
+            for mode, batch in zip((first, second), batches(2), strict=True):
+                with mode():
+                    model(batch)
             values.append([r.value for r in watch.step()])
-    assert values[0] == values[1] == values[2]
+    assert all(found == values[0] for found in values[1:])
 
 
 # Dynamo looks at .grad of every tensor and hides its own warning, which "error" turns into a failure all the same.

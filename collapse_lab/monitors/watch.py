@@ -39,11 +39,11 @@ class Watch:
     read; or a mapping from labels of your own to such. Several models, such as a student and its average teacher, are
     watched as ``nn.ModuleDict({"student": student, "teacher": teacher})``.
 
-    ``every`` is a number of steps or a schedule, a function of the number of the step, which counts from 1. All calls of a
-    watched module between two calls of ``step`` belong to that step, so the views and micro-batches of one step are pooled.
-    A reading pools the last ``window`` steps, and never a row twice: choose it so that there are several times as many
-    rows as channels. Statistics that need single rows see those of the last step, and take the calls in one step for
-    views of the same samples: with micro-batches, leave them out. Each of ``sinks`` is given the readings of a step.
+    ``every`` is a number of steps, 20 unless given, or a schedule: a function of the number of the step, which counts from
+    1. All calls of a watched module between two calls of ``step`` belong to that step, so the views and micro-batches of one
+    step are pooled. A reading pools the last ``window`` steps, and never a row twice: choose it so that there are several
+    times as many rows as channels. Statistics that need single rows see those of the last step, and take the calls in one
+    step for views of the same samples: with micro-batches, leave them out. Each of ``sinks`` is given the readings of a step.
 
     With ``reduce`` the rows of all processes of the default group count, and all get the same readings; every process
     must then be watched with the same schedule, and one of them given the sinks. Without, each reads its own rows.
