@@ -1,7 +1,8 @@
 """What a predictor h does to the features it reads: as a linear map, against their eigenspace, and as an expectation.
 
-z (N, D) are the features that go in and p (N, D) = h(z) what comes out, as they are. W (D, D) acts on columns, p = W z: the
-weight of a linear predictor, or ``linear_map(z, p)`` of any other. Everything is float64.
+z (N, D) are the features that go in and p (N, D) = h(z) what comes out, as they are, not normalised. F = E z z^T is their
+second moment and C = E p z^T, both uncentred and needing N well above D; where h is linear, p = W z and C = W F. Everything is
+float64.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab.geometry.cloud import Moments, double_rows, unit_rows
+from collapse_lab.geometry.cloud import NEGLIGIBLE, double_rows, unit_rows
 
 
 class Eigenspace(NamedTuple):
@@ -30,109 +31,121 @@ class GradientNorms(NamedTuple):
     z: float
 
 
-def linear_map(z: Tensor, p: Tensor) -> Tensor:
-    """The matrix W (D, D) of least squares, W = argmin sum_n |p_n - W z_n|^2, without centring or intercept.
+def distance_from_identity(z: Tensor, p: Tensor, *, rescaled: bool = False) -> float:
+    """sqrt(E|p - z|^2 / E|z|^2) over rows; with ``rescaled``, of the multiple s p, s >= 0, that is nearest to z.
 
-    Of the solutions the one of least norm, singular values of z below max(N, D) times 2.2e-16 of the largest counting as
-    zero: directions that z does not use, as after a collapse or with N < D, are mapped to 0, so read W only where z has
-    full rank. It is the predictor itself where that is linear. NaN where z or p is not finite. Raises ``ValueError`` where
-    shapes differ.
+    Rescaled it is sqrt(1 - c^2), c = max(0, E p.z / sqrt(E|p|^2 E|z|^2)): a cosine loss knows no scale. Of the weight W of a
+    linear predictor alone, |W - I|_F / sqrt(D): z = I, p = W^T. In one dimension it is |1 - phi|. Any N.
+
+    Range [0, infinity), rescaled [0, 1]; 0: no predictor; p = 0: 1 in both; p unlike z: near 1 rescaled. Neither end is
+    collapse: without a predictor it is 0 and training collapses, with a fixed random one it is near 1 and training does
+    not. z = 0: 0 where p = 0, else infinity, rescaled 0. NaN where z or p is not finite. Raises ``ValueError`` where shapes
+    differ. Not from a paper.
+
+    >>> z = torch.eye(2)
+    >>> round(distance_from_identity(z, 2 * z), 6), round(distance_from_identity(z, 2 * z, rescaled=True), 6)
+    (1.0, 0.0)
+    """
+    before, after = _paired(z, p)
+    energy = float(before.square().sum())
+    scale = 1.0
+    if rescaled:
+        norm = float(after.square().sum())
+        scale = max(0.0, float((before * after).sum())) / norm if norm else 0.0
+    distance = float((scale * after - before).norm())
+    if energy == 0:
+        return math.inf if distance > 0 else distance
+    return distance / math.sqrt(energy)
+
+
+def linear_map(z: Tensor, p: Tensor, *, ridge: float = 0.0) -> Tensor:
+    """The matrix W (D, D) that minimises E|p - W z|^2 + ridge (tr F / D) |W|_F^2, without centring or intercept.
+
+    It is a linear predictor itself, at ridge 0. Of several solutions it is the one of least norm, so directions that z does
+    not use, as after a collapse or with N < D, are mapped to 0. Directions that z hardly uses are badly determined where h
+    is not linear, and dominate W: give a ridge of 0.01 or so there. NaN where z or p is not finite. Raises ``ValueError``
+    where shapes differ or the ridge is negative.
 
     >>> z = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
     >>> linear_map(z, z @ torch.tensor([[0.0, 3.0], [1.0, 0.0]]).T).round(decimals=6) + 0.0
     tensor([[0., 3.],
             [1., 0.]], dtype=torch.float64)
     """
-    if z.shape != p.shape:
-        raise ValueError(f"p: found shape {tuple(p.shape)}, expected that of z, {tuple(z.shape)}")
-    before, after = double_rows(z, name="z"), double_rows(p, name="p")
+    before, after = _paired(z, p)
+    if not ridge >= 0:
+        raise ValueError(f"ridge: found {ridge}, expected 0 or more")
+    dimension = before.shape[1]
     if not (before.isfinite().all() and after.isfinite().all()):
-        return before.new_full((before.shape[1],) * 2, torch.nan)
+        return before.new_full((dimension, dimension), torch.nan)
+    if ridge:
+        penalty = (ridge * before.square().sum() / dimension).sqrt() * torch.eye(dimension).to(before)
+        before, after = torch.cat([before, penalty]), torch.cat([after, torch.zeros_like(penalty)])
     weight: Tensor = (torch.linalg.pinv(before) @ after).T
     return weight
-
-
-def distance_from_identity(w: Tensor, *, rescaled: bool = False) -> float:
-    """|W - I|_F / sqrt(D) for a square W (D, D); with ``rescaled``, of the multiple s W, s >= 0, that is nearest to I.
-
-    Rescaled it is sqrt(1 - c^2), c = max(0, tr W / (sqrt(D) |W|_F)): what a cosine loss can see, which knows no scale.
-    Range [0, infinity), rescaled [0, 1]; 0: no predictor. W = 0: 1 in both; random weights of mean 0: near 1 rescaled.
-    Neither end is collapse: without a predictor it is 0 and training collapses, with a fixed random one it is near 1 and
-    training does not. In one dimension it is |1 - phi|. NaN where W is not finite. Raises ``ValueError`` where W is not
-    square.
-
-    >>> w = torch.diag(torch.tensor([2.0, 2.0]))
-    >>> round(distance_from_identity(w), 6), round(distance_from_identity(w, rescaled=True), 6)
-    (1.0, 0.0)
-    """
-    weight = _square(w)
-    scale = 1.0
-    if rescaled:
-        energy = float(weight.square().sum())
-        scale = max(0.0, float(weight.trace())) / energy if energy else 0.0
-    identity = torch.eye(len(weight)).to(weight)
-    return float((scale * weight - identity).norm() / math.sqrt(len(weight)))
 
 
 def singular_values(w: Tensor) -> Tensor:
     """Singular values (D,) of W (D, D), descending: in how many directions the predictor passes anything on.
 
-    Collapse of the predictor: all but a few at 0. ``effective_rank`` makes one number of them. NaN where W is not finite.
-    Raises ``ValueError`` where W is not square.
+    W is the weight of a linear predictor or ``linear_map(z, p)``. Range [0, infinity); collapse of the predictor: all but a
+    few at 0. ``effective_rank`` makes one number of them. NaN where W is not finite. Raises ``ValueError`` where W is not
+    square.
 
     >>> singular_values(torch.tensor([[0.0, 3.0], [1.0, 0.0]]))
     tensor([3., 1.], dtype=torch.float64)
     """
-    weight = _square(w)
+    weight = double_rows(w, name="w")
+    if weight.shape[0] != weight.shape[1]:
+        raise ValueError(f"w: found shape {tuple(w.shape)}, expected a square (D, D)")
     if not weight.isfinite().all():
         return torch.full_like(weight[0], torch.nan)
     values: Tensor = torch.linalg.svdvals(weight)
     return values
 
 
-def eigenspace(w: Tensor, m: Moments) -> Eigenspace:
-    """How W (D, D) acts on the eigenvectors v_j of F = E z z^T, the uncentred second moment in ``m``.
+def eigenspace(z: Tensor, p: Tensor) -> Eigenspace:
+    """How h acts on the eigenvectors v_j of F: eigenvalues s_j of F, gains and cosines, without inverting anything.
 
-    ``eigenvalues`` are s_j of F; ``gains`` v_j^T W v_j, the eigenvalues of W where it shares the eigenspace; ``cosines``
-    v_j^T W v_j / |W v_j|, the alignment: 1 where v_j is an eigenvector of W with a positive eigenvalue, about
-    N(0, 1/D) for random weights, 0 where W v_j = 0. F is of rows as they are in the paper: ``moments(z, normalise=False)``,
-    from N well above D.
+    ``gains`` are v_j^T C v_j / s_j, which is v_j^T W v_j where h is linear: the eigenvalues of W where it shares the
+    eigenspace; 0 where s_j is below 1e-12 of s_1. ``cosines`` are v_j^T C v_j / |C v_j|, the alignment: 1 where v_j is an
+    eigenvector of W with a positive eigenvalue, about N(0, 1/D) for a random one, 0 where C v_j = 0. Range of cosines
+    [-1, 1]. Where eigenvalues of F are (nearly) equal its eigenvectors, and so both, are arbitrary.
 
-    Range of cosines [-1, 1]. Where eigenvalues of F are (nearly) equal its eigenvectors, and so gains and cosines, are
-    arbitrary: ``commutator`` is not. In theory SimSiam's linear predictor comes to share F's eigenspace with gains that
-    grow as sqrt(s_j); modes collapse whose gain falls to 0. NaN where W or F is not finite. Raises ``ValueError`` where
-    shapes do not fit. Tian et al. (2021), DirectPred.
+    In theory the linear predictor of SimSiam comes to share F's eigenspace with gains that grow as sqrt(s_j), and modes
+    collapse whose gain falls to 0. NaN where z or p is not finite. Raises ``ValueError`` where shapes differ.
+    Tian et al. (2021), DirectPred.
 
-    >>> from collapse_lab.geometry import covariance_moments
-    >>> m = covariance_moments(torch.diag(torch.tensor([4.0, 1.0])), count=10)
-    >>> eigenspace(torch.diag(torch.tensor([2.0, 1.0])), m).gains
-    tensor([2., 1.], dtype=torch.float64)
+    >>> z = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    >>> eigenspace(z, z @ torch.diag(torch.tensor([3.0, 2.0]))).gains
+    tensor([3., 2.], dtype=torch.float64)
     """
-    weight, second = _square(w, m), m.second / m.count
-    if not (weight.isfinite().all() and second.isfinite().all()):
+    second, cross = _second_moments(z, p)
+    if not (second.isfinite().all() and cross.isfinite().all()):
         return Eigenspace(*second.new_full((3, len(second)), torch.nan))
-    values, vectors = torch.linalg.eigh(second)
-    mapped = weight @ vectors
-    gains = (vectors * mapped).sum(0)
-    norms = mapped.norm(dim=0)
-    cosines = torch.where(norms > 0, gains / norms.clamp(min=torch.finfo(norms.dtype).tiny), 0.0)
-    return Eigenspace(values.clamp(min=0).flip(0), gains.flip(0), cosines.flip(0))
+    ascending, vectors = torch.linalg.eigh(second)
+    values, vectors = ascending.clamp(min=0).flip(0), vectors.flip(1)
+    mapped = cross @ vectors
+    along, norms = (vectors * mapped).sum(0), mapped.norm(dim=0)
+    used = values > NEGLIGIBLE * values[0]
+    gains = torch.where(used, along / values.where(used, 1.0), 0.0)
+    cosines = torch.where(norms > 0, along / norms.where(norms > 0, 1.0), 0.0)
+    return Eigenspace(values, gains, cosines)
 
 
-def commutator(w: Tensor, m: Moments) -> float:
-    """|F W - W F|_F / (|F W|_F + |W F|_F), F = E z z^T the uncentred second moment in ``m``: 0 where eigenspaces agree.
+def commutator(z: Tensor, p: Tensor) -> float:
+    """|F C - C F|_F / (|F C|_F + |C F|_F): 0 where a linear h shares the eigenspace of F, that is F W = W F.
 
-    Range [0, 1], whatever the basis and the scale of W and F; both products zero: 0. Also 0 where either is a multiple of
-    the identity or, as after a collapse to one direction that W keeps, F W = W F for want of anything else. NaN where W or
-    F is not finite. Raises ``ValueError`` where shapes do not fit. Tian et al. (2021), theorem 3, where its norm decays.
+    Unlike the cosines of ``eigenspace`` it does not hang on the choice of eigenvectors. Range [0, 1], whatever the basis and
+    the scale of z and p; both products zero: 0. Also 0 where F is a multiple of the identity and so shared by every W, or
+    after a collapse to one direction that W keeps. NaN where z or p is not finite. Raises ``ValueError`` where shapes differ.
+    Tian et al. (2021), theorem 3, where the norm of F W - W F decays.
 
-    >>> from collapse_lab.geometry import covariance_moments
-    >>> m = covariance_moments(torch.diag(torch.tensor([1.0, 0.0])), count=10)
-    >>> round(commutator(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), m), 4)
-    0.7071
+    >>> z = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    >>> round(commutator(z, z @ torch.tensor([[0.0, 1.0], [1.0, 0.0]])), 4)
+    1.0
     """
-    weight, second = _square(w, m), m.second / m.count
-    left, right = second @ weight, weight @ second
+    second, cross = _second_moments(z, p)
+    left, right = second @ cross, cross @ second
     scale = left.norm() + right.norm()
     return 0.0 if scale == 0 else float((left - right).norm() / scale)
 
@@ -183,9 +196,13 @@ def gradient_norms(loss: Tensor, p: Tensor, z: Tensor) -> GradientNorms:
     return GradientNorms(*norms)
 
 
-def _square(w: Tensor, m: Moments | None = None) -> Tensor:
-    weight = double_rows(w, name="w")
-    dimension = len(weight) if m is None else m.dimension
-    if weight.shape != (dimension, dimension):
-        raise ValueError(f"w: found shape {tuple(w.shape)}, expected a square ({dimension}, {dimension})")
-    return weight
+def _second_moments(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """F = E z z^T and C = E p z^T."""
+    before, after = _paired(z, p)
+    return before.T @ before / len(before), after.T @ before / len(before)
+
+
+def _paired(z: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    if z.shape != p.shape:
+        raise ValueError(f"p: found shape {tuple(p.shape)}, expected that of z, {tuple(z.shape)}")
+    return double_rows(z, name="z"), double_rows(p, name="p")
