@@ -224,9 +224,11 @@ def _draw_curves(
         axes.plot(good["step"], good["value"], color=GREY, ls=":", lw=2, label=f"reference, {LAYER}")
     if onset is not None:
         axes.axvspan(*onset, color=BAD, alpha=0.2, lw=0, label="onset")
-    # Room for the legend above the curves.
-    axes.set(xlabel="training step", ylim=(0, 1.4 * max(axes.dataLim.ymax, 1e-6)) if axes.lines else None)
+    axes.set_xlabel("training step")
     if axes.lines:
+        values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+        # Room for the legend above the curves; a run that diverged recorded NaN.
+        axes.set_ylim(0, 1.4 * values[np.isfinite(values)].max(initial=1e-6))
         axes.legend(loc="upper left", ncols=2, handlelength=2, columnspacing=1.2, fontsize=8)
 
 
