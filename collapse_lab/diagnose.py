@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collapse_lab import checkpoints, geometry, recorded, report
+from collapse_lab import checkpoints, geometry, recorded
 from collapse_lab.arrays import read_features
 from collapse_lab.checkpoints import Request
 from collapse_lab.errors import InputError
-from collapse_lab.geometry import Moments, moments
+from collapse_lab.evidence import Cloud, Panel, cloud_panels, run_panels
+from collapse_lab.geometry import moments
 from collapse_lab.monitors.statistics import FULL, Gathered, read
 from collapse_lab.monitors.verdict import (
     Kind,
@@ -26,7 +27,7 @@ from collapse_lab.monitors.verdict import (
     measure,
     outlier_share,
 )
-from collapse_lab.report import MEANINGS, Cloud, Panel
+from collapse_lab.report import MEANINGS
 from collapse_lab.runs import final_values
 
 ARRAYS = (".npy", ".npz")
@@ -129,18 +130,24 @@ def of_features(
     if "train" in verdicts:
         verdicts["train"], verdicts["eval"] = compare_modes(verdicts["train"], verdicts["eval"])
     counts: Mode = "train" if "train" in modes else "eval"
-    features = modes[counts]
+    features, verdict = modes[counts], verdicts[counts]
+    finite = features[features.isfinite().all(1)]
+    if len(finite) < len(features):
+        bad = len(features) - len(finite)
+        told = f"{bad:,} of {len(features):,} rows hold NaN or infinity; the other measures are of the rest"
+        verdict = verdict._replace(notes=(*verdict.notes, told))
+    panels = cloud_panels(_cloud(finite), None if reference is None else _cloud(reference)) if len(finite) else ()
+    return Diagnosis(what, verdict, tuple(verdicts.values()), _metrics(finite), panels)
+
+
+def _metrics(features: Tensor) -> dict[str, float]:
+    if not len(features):
+        return {"rows": 0, "dimension": features.shape[1]}
     drawn = geometry.unit_rows(_evenly(features, DRAWN))
     gathered = Gathered(moments(features), moments(features, normalise=False), (drawn,))
-    metrics = {
-        "rows": gathered.moments.count,
-        "dimension": gathered.moments.dimension,
-        **{name: value for name, index, value in read(gathered, FULL) if index == 0},
-        "outlier_share": outlier_share(features),
-    }
-    good = None if reference is None else _cloud(reference, moments(reference))
-    panels = report.cloud_panels(_cloud(features, gathered.moments), good)
-    return Diagnosis(what, verdicts[counts], tuple(verdicts.values()), metrics, panels)
+    scalars = {name: value for name, index, value in read(gathered, FULL) if index == 0}
+    size = {"rows": len(features), "dimension": features.shape[1]}
+    return {**size, **scalars, "outlier_share": outlier_share(features)}
 
 
 def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
@@ -149,7 +156,7 @@ def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:
     verdict, taps = recorded.judge(run, directory, good)
     table, config = run
     what = f"{directory}: {config.method}, seed {config.train.seed}, step {table['step'].max()}, train mode at the projector"
-    panels = report.run_panels(table, verdict.onset, None if good is None else good.table)
+    panels = run_panels(table, verdict.onset, None if good is None else good.table)
     return Diagnosis(what, verdict, taps, final_values(directory), panels)
 
 
@@ -183,7 +190,8 @@ def _array(reference: Path) -> Path:
     return reference
 
 
-def _cloud(features: Tensor, gathered: Moments) -> Cloud:
+def _cloud(features: Tensor) -> Cloud:
+    gathered = moments(features)
     centred = geometry.unit_rows(features) - gathered.total / gathered.count
     _, directions = torch.linalg.eigh(gathered.covariance)
     variances = gathered.centred_eigenvalues

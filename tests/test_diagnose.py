@@ -14,7 +14,7 @@ import torch
 
 from collapse_lab import cli, data
 from collapse_lab.config import build
-from collapse_lab.diagnose import EXIT_CODES, diagnose
+from collapse_lab.diagnose import EXIT_CODES, diagnose, of_features
 from collapse_lab.methods import method
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
@@ -244,6 +244,18 @@ def test_stale_batchnorm_is_named_and_train_mode_counts(tmp_path, command):
     assert any("BatchNorm's running statistics may be stale" in note for note in answer["notes"])
 
 
+def test_a_checkpoint_of_weights_that_are_not_finite_has_diverged(tmp_path, command):
+    state = stale_network().state_dict()
+    state["1.weight"][0] = np.nan
+    torch.save(state, tmp_path / "a.pt")
+    given = ["--model", f"{__name__}:stale_network", "--data", "digits", "--json", "--out", tmp_path / "a.png"]
+    code, out, _ = command("diagnose", tmp_path / "a.pt", *given)
+    answer = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (code, answer["verdict"], answer["severity"]) == (3, "diverged", 1.0)
+    assert answer["metrics"] == {"rows": 0, "dimension": 32}
+    assert any("360 of 360 rows hold NaN or infinity" in note for note in answer["notes"])
+
+
 def stale_network() -> torch.nn.Module:
     """Channels with a mean of 1000 that the running statistics know nothing of."""
     linear = torch.nn.Linear(64, 32)
@@ -274,6 +286,17 @@ def test_a_run_is_held_against_a_good_one(runs, command):
     assert {tap["tap"] for tap in answer["taps"]} == {"backbone", "projector", "predictor"}
     code, out, _ = command("diagnose", good, "--json", "--reference", good)
     assert (code, json.loads(out)["verdict"]) == (0, "healthy")
+
+
+def test_rows_that_are_not_finite_are_left_out_of_the_picture_not_of_the_verdict():
+    rows = torch.from_numpy(normal(500, 16))
+    broken = rows.clone()
+    broken[[3, 44]] = torch.inf
+    found = of_features({"eval": broken}, "rows")
+    assert found.verdict.kind == "diverged"
+    assert found.metrics["rows"] == 498
+    kept = torch.tensor([row for row in range(500) if row not in (3, 44)])
+    assert found.metrics == of_features({"eval": rows[kept]}, "rows").metrics
 
 
 def test_reports_are_written_for_every_kind_of_evidence(runs, tmp_path, command):
