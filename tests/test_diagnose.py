@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,23 @@ EXAMPLES = {
     "few-equal-rows": (lambda: np.ones((8, 512)), "complete-collapse", 3),
     "one-row": (lambda: normal(1, 16), "insufficient-data", 4),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small matrices gain nothing from threads, and on a busy machine these wait for each other for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def terminate_as_before():
+    """The command line takes SIGTERM for an interrupt; the tests' own process shall not."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
