@@ -12,7 +12,7 @@ import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError, RunStopped
-from collapse_lab.flags import configuration_flags, configured
+from collapse_lab.flags import configuration_flags, configured, configured_data, data_flags
 from collapse_lab.toy.commands import toy
 
 # What a command needs is imported when it runs: help, tables and figures come without torch.
@@ -20,6 +20,8 @@ from collapse_lab.toy.commands import toy
 ANSWER = click.option("--json", "as_json", is_flag=True, help="one JSON document on standard output")
 OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", help="where runs are kept [runs]")
 NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
+ROWS = "checkpoint: what is a row of a sequence or a feature map [pooled]"
+PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
@@ -93,12 +95,78 @@ def figure(runs: Path, out: Path | None) -> None:
 
 
 @commands.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--key", help="which array of an .npz file [the only one of floats (N, D)]")
+@click.option("--model", metavar="MODULE:FUNCTION", help="checkpoint: what builds the model")
+@click.option("--layer", metavar="NAME", help="checkpoint: whose output, by dotted name [the model's]")
+@click.option("--pick", metavar="KEY", help="checkpoint: which part of an output that is a dict, tuple or dataclass")
+@click.option("--rows", type=click.Choice(["pooled", "flattened", "class-token"]), default="pooled", help=ROWS)
+@click.option("--data", metavar="NAME|PATH", help="checkpoint: an .npz file, a folder of images, or a data set's name")
+@click.option("--pixels", type=click.Choice(["data", "imagenet", "none"]), default="data", help=PIXELS)
+@click.option("--prefix", help="checkpoint: where the weights lie in it, such as state_dict.model [found]")
+@data_flags
+@click.option("--reference", type=click.Path(path_type=Path), help="features or a run that went well, to compare with")
+@click.option("--out", type=click.Path(path_type=Path), help="write report.png into this directory, or to this file")
+@ANSWER
+def diagnose(
+    path: Path,
+    key: str | None,
+    reference: Path | None,
+    out: Path | None,
+    as_json: bool,
+    model: str | None,
+    layer: str | None,
+    pick: str | None,
+    rows: Any,
+    data: str | None,
+    pixels: Any,
+    prefix: str | None,
+    **values: Any,
+) -> None:
+    """Print a verdict on PATH: features (.npy, .npz), a run directory, or a checkpoint of any torch model.
+
+    Exit code 0: healthy. 3: collapsed, diverged or otherwise failed. 4: the data do not decide. 2: bad input.
+    A file is never unpickled beyond tensors; --model runs your own code.
+    """
+    _require_model(model, path, {"--layer": layer, "--pick": pick, "--data": data, "--prefix": prefix})
+    images = configured_data(data, values)
+    from collapse_lab import report
+    from collapse_lab.checkpoints import Request
+    from collapse_lab.diagnose import diagnose as diagnosed
+
+    checkpoint = Request(model, images, layer, pick, rows, pixels, prefix) if model else None
+    diagnosis = diagnosed(path, key=key, reference=reference, checkpoint=checkpoint)
+    document = diagnosis.document()
+    written = out and report.write(out, document, diagnosis.panels)
+    _answer(document, diagnosis.cells(), as_json, caption=diagnosis.caption())
+    if written:
+        click.echo(f"report: {written}", err=True)
+    click.get_current_context().exit(diagnosis.exit_code)
+
+
+@commands.command()
 @ANSWER
 def methods(as_json: bool) -> None:
     """Print the methods: what they are, the settings that make them, their source."""
     from collapse_lab import tables
 
     _answer({"methods": tables.method_cells()}, tables.method_cells(), as_json)
+
+
+def _require_model(model: str | None, path: Path, given: dict[str, str | None]) -> None:
+    """Refuse what is said of a checkpoint where there is none, and a checkpoint without images."""
+    if model is None:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name}: belongs to a checkpoint, with --model; found '{value}' for '{path}'")
+    elif path.is_dir() or path.suffix.lower() in (".npy", ".npz"):
+        raise InputError(
+            f"--model: '{path}' is {'a directory' if path.is_dir() else 'an array'}; only a checkpoint needs one"
+        )
+    elif given["--data"] is None:
+        raise InputError(
+            "--data: none given; a checkpoint is judged on images: an .npz file, a folder, or a data set's name"
+        )
 
 
 def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: str = "") -> None:

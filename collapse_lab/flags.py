@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, Leaf, Overrides, build, leaves, parse, read_toml
+from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, PRESETS
@@ -28,6 +28,29 @@ def configuration_flags(command: Function) -> Function:
     )
 
 
+def data_flags(command: Function) -> Function:
+    """Add a flag for every field of the section ``data`` to a click command."""
+    for leaf in reversed([leaf for leaf in leaves() if leaf.name.startswith("data.")]):
+        command = _flag(leaf)(command)
+    return command
+
+
+def configured_data(source: str | None, values: dict[str, Any]) -> DataConfig:
+    """The images that ``source`` names, a data set, an ``.npz`` file or a folder of images; flags win.
+
+    Raises ``InputError`` where it is none of these.
+    """
+    found: Overrides = {}
+    if source in get_args(DataName):
+        found = {"data.name": source}
+    elif source is not None and Path(source).exists():
+        found = {"data.name": "imagefolder" if Path(source).is_dir() else "npz", "data.root": source}
+    elif source is not None:
+        names = ", ".join(get_args(DataName))
+        raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
+    return build("", found, _given(values)).data
+
+
 def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config, list[Config]]:
     """What the runs share, and the configuration of each method.
 
@@ -35,19 +58,22 @@ def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config
     Raises ``InputError`` for anything unknown, impossible, or at odds with a method.
     """
     rows = [(name, method(name).overrides) for name in methods]
-    known = {_parameter(leaf): leaf for leaf in leaves()}
-    flags = {
-        known[name].name: parse(known[name], value)
-        for name, value in values.items()
-        if name in known and value is not None and value != ()
-    }
-    chosen = {**(read_toml(values["config"]) if values["config"] else {}), **flags}
+    chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
     data = chosen.get("data.name", "digits")
     presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]
     configs = [build(name, *presets, row, chosen) for name, row in rows]
     for name, _ in rows:
         require_consistent(name, chosen)
     return build("", *presets, chosen), configs
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    known = {_parameter(leaf): leaf for leaf in leaves()}
+    return {
+        known[name].name: parse(known[name], value)
+        for name, value in values.items()
+        if name in known and value is not None and value != ()
+    }
 
 
 def _preset(name: str) -> Overrides:

@@ -24,9 +24,10 @@ CORE = [
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
     ["heatmap"],
     ["augment", "objective"],
-    ["evaluate"],
-    ["trainer"],
-    ["study"],
+    ["evaluate", "arrays", "evidence"],
+    ["trainer", "weights", "report"],
+    ["study", "checkpoints", "recorded"],
+    ["diagnose"],
     ["display"],
 ]
 TOY = [

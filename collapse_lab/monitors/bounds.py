@@ -86,7 +86,9 @@ class Band(NamedTuple):
         return "collapse" if sign * value < sign * self.collapse else "between"
 
     def severity(self, value: float) -> float:
-        """0 at the healthy bound and beyond, 1 at total collapse, linear between."""
+        """0 at the healthy bound and beyond, 1 at total collapse, linear between; 0 where the two are one, as at d = 1."""
+        if self.total == self.healthy:
+            return 0.0
         share = (value - self.healthy) / (self.total - self.healthy)
         return min(1.0, max(0.0, share)) if math.isfinite(value) else 1.0
 

@@ -177,6 +177,8 @@ def compare_modes(train: Verdict, evaluated: Verdict) -> tuple[Verdict, Verdict]
 def _decide(found: Measures, says: dict[str, Says]) -> tuple[Kind, tuple[str, ...]]:
     if not all(math.isfinite(value) for value in (found.std_ratio, found.mean_energy, found.rankme)):
         return "diverged", ()
+    if found.rows < 2:
+        return "insufficient-data", ("one row does not differ from itself",)
     few_rows_carry_it = says.get("outlier_share") == "collapse"
     if found.std_ratio < 1e-6:
         return "complete-collapse", ("all rows are equal",)
