@@ -25,7 +25,6 @@ from collapse_lab.monitors.verdict import (
     compare_modes,
     judge_features,
     measure,
-    outlier_share,
 )
 from collapse_lab.report import MEANINGS
 from collapse_lab.runs import final_values
@@ -147,7 +146,7 @@ def _metrics(features: Tensor) -> dict[str, float]:
     gathered = Gathered(moments(features), moments(features, normalise=False), (drawn,))
     scalars = {name: value for name, index, value in read(gathered, FULL) if index == 0}
     size = {"rows": len(features), "dimension": features.shape[1]}
-    return {**size, **scalars, "outlier_share": outlier_share(features)}
+    return {**size, **scalars, "outlier_share": geometry.outlier_share(features)}
 
 
 def of_run(directory: Path, reference: Path | None = None) -> Diagnosis:

@@ -16,10 +16,21 @@ from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
-from collapse_lab.monitors import SPECTRUM, Alarm, Alert, History, Reading, Watch, judge_run
+from collapse_lab.monitors import (
+    OUTLIER_SHARE,
+    RANKME_CENTRED,
+    SPECTRUM,
+    Alarm,
+    Alert,
+    History,
+    Reading,
+    Watch,
+    judge_run,
+)
 from collapse_lab.objective import build_objective
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
 
+AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
 VIEWS = (0, 1)
 
@@ -127,7 +138,7 @@ class Trainer:
 
         with (
             Watch(self.objective, LAYERS, lambda step: step % every == 0 or is_last(step), start=self.step) as watch,
-            Watch(self.objective, LAYERS, is_last, statistics=(SPECTRUM,), start=self.step) as spectra,
+            Watch(self.objective, LAYERS, is_last, statistics=AT_EPOCH_END, start=self.step) as spectra,
         ):
             for epoch in range(self.step // self.steps_per_epoch + 1, self.config.train.epochs + 1):
                 self.run.write_status("running", self.step)

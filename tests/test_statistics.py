@@ -64,6 +64,7 @@ def test_values_are_those_of_the_functions():
         "alignment": geometry.alignment(x, y),
         "uniformity": geometry.uniformity(rows),
         "lidar": geometry.lidar(geometry.unit_rows(rows) * math.sqrt(32), samples, debias=True),
+        "outlier_share": geometry.outlier_share(rows),
     }
     assert found == pytest.approx(expected, rel=1e-12)
 

@@ -106,7 +106,7 @@ def test_what_is_recorded(reference):
     assert set(train_rows["layer"]) == {"", "backbone", "projector", "predictor"}
     assert sorted(set(train_rows[train_rows["metric"] == "loss"]["step"])) == [5, 10, 15, 20]
     projector = train_rows[train_rows["layer"] == "projector"]
-    assert set(projector["metric"]) == {*(statistic.name for statistic in STANDARD), "spectrum"}
+    assert set(projector["metric"]) == {*(statistic.name for statistic in (*STANDARD, *trainer.AT_EPOCH_END))}
     probes = recorded[recorded["source"] == "probe"]
     assert sorted(set(probes[probes["metric"] == "knn"]["epoch"])) == [0, 2, 4]
     assert sorted(set(probes[probes["metric"] == "linear"]["epoch"])) == [0, 4]

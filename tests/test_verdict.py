@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from collapse_lab import data
 from collapse_lab.config import build
 from collapse_lab.evaluate import outputs
-from collapse_lab.geometry import moments, rankme, std_ratio
+from collapse_lab.geometry import moments, outlier_share, rankme, std_ratio
 from collapse_lab.monitors import History, bounds, judge, judge_features, judge_run, measure
-from collapse_lab.monitors.verdict import COLLAPSED, Verdict, compare_modes, judge_measures, outlier_share
+from collapse_lab.monitors.verdict import COLLAPSED, Verdict, compare_modes, judge_measures
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
 

@@ -15,7 +15,7 @@ from collapse_lab.geometry.cloud import (
     std_ratio,
     unit_rows,
 )
-from collapse_lab.geometry.pairs import alignment, lidar, uniformity
+from collapse_lab.geometry.pairs import alignment, lidar, outlier_share, uniformity
 from collapse_lab.geometry.predictor import (
     Eigenspace,
     GradientNorms,
@@ -58,6 +58,7 @@ __all__ = [
     "mean_absolute_correlation",
     "mean_energy",
     "moments",
+    "outlier_share",
     "participation_ratio",
     "power_law_rankme",
     "rankme",

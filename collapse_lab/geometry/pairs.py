@@ -126,3 +126,20 @@ def _drawn_distances(rows: Tensor, pairs: int, generator: Generator) -> Tensor:
     other = (one + torch.randint(1, count, (pairs,), generator=generator, device=generator.device)) % count
     parts = torch.stack([one, other]).to(rows.device).split(max(1, ENTRIES_AT_ONCE // width), dim=1)
     return torch.cat([(rows[i] - rows[j]).norm(dim=1) for i, j in parts])
+
+
+def outlier_share(features: Tensor) -> float:
+    """Share of the variance of l2-normalised rows (N, D) that the most distant 2 % of them (at least one) carry.
+
+    Range [0, 1]; all rows equally far from the mean: 0.02 (for N a multiple of 50); one outlier among equal rows: near 1.
+    0 where all rows are equal, NaN where a row is not finite.
+
+    >>> import torch
+    >>> round(outlier_share(torch.tensor([[1.0, 0.0]] * 99 + [[-1.0, 0.0]])), 2)
+    0.99
+    """
+    rows = unit_rows(features)
+    distances = (rows - rows.mean(0)).square().sum(1)
+    total = float(distances.sum())
+    most = distances.topk(max(1, round(0.02 * len(rows)))).values
+    return 0.0 if total <= 1e-18 * len(rows) else float(most.sum()) / total

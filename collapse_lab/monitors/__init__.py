@@ -3,7 +3,7 @@
 from collapse_lab.monitors import schedules, sinks
 from collapse_lab.monitors.alarm import Alarm, Alert
 from collapse_lab.monitors.history import History, judge_run
-from collapse_lab.monitors.statistics import CHEAP, FULL, SPECTRUM, STANDARD, Statistic
+from collapse_lab.monitors.statistics import CHEAP, FULL, OUTLIER_SHARE, RANKME_CENTRED, SPECTRUM, STANDARD, Statistic
 from collapse_lab.monitors.tap import Tap
 from collapse_lab.monitors.verdict import Measures, Verdict, Vote, compare_modes, judge, judge_features, measure
 from collapse_lab.monitors.watch import Reading, Watch
@@ -11,6 +11,8 @@ from collapse_lab.monitors.watch import Reading, Watch
 __all__ = [
     "CHEAP",
     "FULL",
+    "OUTLIER_SHARE",
+    "RANKME_CENTRED",
     "SPECTRUM",
     "STANDARD",
     "Alarm",

@@ -83,6 +83,11 @@ def uniformity(gathered: Gathered) -> dict[int, float]:
     return {0: geometry.uniformity(rows)} if len(rows) > 1 else {}
 
 
+def outlier_share(gathered: Gathered) -> dict[int, float]:
+    """Share of the variance that the most distant 2 % of the rows kept carry."""
+    return {0: geometry.outlier_share(torch.cat(_rows(gathered)))}
+
+
 def lidar(gathered: Gathered) -> dict[int, float]:
     """Debiased LiDAR of unit rows times sqrt(d), so that delta is in the mean square of a channel; nothing without views."""
     calls = views(gathered)

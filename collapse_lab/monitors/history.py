@@ -63,14 +63,27 @@ class History:
         return Measures(self.rows, self.dimension, **medians)  # type: ignore[arg-type]
 
 
-def read_table(path: Path, tap: str, *, rows: int, dimension: int) -> History:
-    """The train-mode history of a layer from a run's ``metrics.csv``."""
-    history = History(tap, rows, dimension)
+def read_run(directory: Path, taps: Iterable[str]) -> dict[str, History]:
+    """The train-mode histories of these taps from a run's ``metrics.csv``, as a reference; taps it lacks are left out.
+
+    The table does not say rows and dimension: they are 0, since nothing but the levels of a reference is read. Raises
+    ``FileNotFoundError`` where there is no such table, ``ValueError`` where it has none of the taps.
+    """
+    path = Path(directory) / "metrics.csv"
+    found: dict[str, History] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            if line["source"] == "train" and line["layer"] == tap:
+            if line.get("source") == "train":
+                history = found.setdefault(line["layer"], History(line["layer"], 0, 0))
                 history.add(int(line["step"]), line["metric"], float(line["value"]))
-    return history
+    read = {layer: history for layer, history in found.items() if history.steps}
+    good = {tap: read[tap] for tap in taps if tap in read}
+    if not good:
+        raise ValueError(
+            f"reference: '{path}' has none of {list(taps)} with std_ratio, mean_energy and rankme in train mode; "
+            f"it has {list(read)}"
+        )
+    return good
 
 
 def judge_run(histories: Mapping[str, History], reference: Mapping[str, History] | None = None) -> dict[str, Verdict]:

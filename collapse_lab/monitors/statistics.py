@@ -20,11 +20,24 @@ from collapse_lab.monitors.gathered import (
     log_spaced_ranks,
     of_moments,
     of_raw,
+    outlier_share,
     spectrum,
     uniformity,
 )
 
-__all__ = ["CHEAP", "FULL", "SPECTRUM", "STANDARD", "Gathered", "Needs", "Statistic", "log_spaced_ranks", "read"]
+__all__ = [
+    "CHEAP",
+    "FULL",
+    "OUTLIER_SHARE",
+    "RANKME_CENTRED",
+    "SPECTRUM",
+    "STANDARD",
+    "Gathered",
+    "Needs",
+    "Statistic",
+    "log_spaced_ranks",
+    "read",
+]
 
 Needs = Literal["moments", "raw", "rows"]
 
@@ -140,6 +153,30 @@ SPECTRUM = Statistic(
     source="Jing et al. (2022)",
 )
 
+RANKME_CENTRED = Statistic(
+    name="rankme_centred",
+    function=of_moments(partial(geometry.rankme, centred=True)),
+    needs="moments",
+    formula="exp entropy of the singular values of u - E u",
+    range="[1, min(N - 1, d)]",
+    collapse="near 1",
+    blind_to="amplitude",
+    least_rows="4 d",
+    source="MONAI's form",
+)
+
+OUTLIER_SHARE = Statistic(
+    name="outlier_share",
+    function=outlier_share,
+    needs="rows",
+    formula="share of tr Cov u that the most distant 2 % of rows carry",
+    range="[0, 1]",
+    collapse="near 1 where outliers are all that differs",
+    blind_to="rank, and amplitude",
+    least_rows="100",
+    source="ours",
+)
+
 FULL = (
     *STANDARD,
     SPECTRUM,
@@ -154,17 +191,7 @@ FULL = (
         least_rows="4 d",
         source="Giraldo et al. (2015)",
     ),
-    Statistic(
-        name="rankme_centred",
-        function=of_moments(partial(geometry.rankme, centred=True)),
-        needs="moments",
-        formula="exp entropy of the singular values of u - E u",
-        range="[1, min(N - 1, d)]",
-        collapse="near 1",
-        blind_to="amplitude",
-        least_rows="4 d",
-        source="MONAI's form",
-    ),
+    RANKME_CENTRED,
     Statistic(
         name="alpha",
         function=alpha,
@@ -220,4 +247,5 @@ FULL = (
         least_rows="4 d samples",
         source="Thilak et al. (2023)",
     ),
+    OUTLIER_SHARE,
 )

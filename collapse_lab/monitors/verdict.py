@@ -78,25 +78,8 @@ def measure(moments: Moments, rows: Tensor | None = None) -> Measures:
         geometry.mean_energy(moments),
         geometry.rankme(moments),
         geometry.rankme(moments, centred=True),
-        None if rows is None else outlier_share(rows),
+        None if rows is None else geometry.outlier_share(rows),
     )
-
-
-def outlier_share(features: Tensor) -> float:
-    """Share of the variance of l2-normalised rows (N, D) that the most distant 2 % of them (at least one) carry.
-
-    Range [0, 1]; all rows equally far from the mean: 0.02 (for N a multiple of 50); one outlier among equal rows: near 1.
-    0 where all rows are equal.
-
-    >>> import torch
-    >>> round(outlier_share(torch.tensor([[1.0, 0.0]] * 99 + [[-1.0, 0.0]])), 2)
-    0.99
-    """
-    rows = geometry.unit_rows(features)
-    distances = (rows - rows.mean(0)).square().sum(1)
-    total = float(distances.sum())
-    most = distances.topk(max(1, round(0.02 * len(rows)))).values
-    return float(most.sum()) / total if total > 1e-18 * len(rows) else 0.0
 
 
 def judge_features(

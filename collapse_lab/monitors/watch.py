@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from torch import distributed, nn
 
 from collapse_lab.monitors.distributed import all_reduced
+from collapse_lab.monitors.history import History, judge_run, read_run
 from collapse_lab.monitors.recorder import Recorder
 from collapse_lab.monitors.schedules import Schedule
 from collapse_lab.monitors.schedules import every as every_nth
 from collapse_lab.monitors.statistics import STANDARD, Gathered, Statistic, read
 from collapse_lab.monitors.tap import Tap, resolve
+from collapse_lab.monitors.verdict import Verdict
 
 
 class Reading(NamedTuple):
@@ -51,7 +54,12 @@ class Watch:
     Forward values, weights, buffers and random state stay as they would be without it; outputs are detached; hooks go
     when the context ends. Off schedule a hook returns at once and nothing waits for the device. A watched module that did
     not run on a scheduled step raises ``RuntimeError``: silence would look like health. A watch holds D x D numbers in
-    float64 for each layer, twice that with raw moments, and at most 1,024 rows where a statistic needs rows.
+    float64 for each layer, twice that with raw moments, and at most 1,024 rows where a statistic needs rows; and, of every
+    reading, the few scalars that ``verdict`` judges.
+
+    ``reference`` is the directory of a run that went well, with the ``metrics.csv`` of ``collapse-lab train`` or of
+    ``sinks.table``: ``verdict`` then holds layers against the layers of the same label there. Batches must be equally large,
+    since ranks at different numbers of rows do not compare.
 
         with Watch(model, ["layer4", "fc"], every=50) as watch:
             for batch in loader:
@@ -71,6 +79,7 @@ class Watch:
         reduce: bool = False,
         sinks: Sequence[Sink] = (),
         start: int = 0,
+        reference: str | Path | None = None,
     ) -> None:
         if window < 1:
             raise ValueError(f"window: found {window}, expected at least 1 step")
@@ -80,7 +89,10 @@ class Watch:
         self._statistics, self._window, self._reduce, self._sinks = statistics, window, reduce, sinks
         self._step = start
         needs = {statistic.needs for statistic in statistics}
-        self._recorders = [Recorder(label, *found, needs) for label, found in resolve(model, layers).items()]
+        taps = resolve(model, layers)
+        self._reference = None if reference is None else read_run(Path(reference), taps)
+        self._recorders = [Recorder(label, *found, needs) for label, found in taps.items()]
+        self._histories = {r.label: History(r.label, 0, 0, r.tap.mode) for r in self._recorders}
         self._arm()
 
     def step(self) -> list[Reading]:
@@ -93,6 +105,23 @@ class Watch:
                 sink(readings)
         self._arm()
         return readings
+
+    def verdict(self, outputs: Collection[str] | None = None) -> dict[str, Verdict]:
+        """The verdict on each layer from all that was read so far, beside the reference where there is one.
+
+        ``outputs`` are the labels of the layers whose output the loss sees, all unless given: for these the absolute bounds
+        hold, while any other is held against its own past. A watch does not see the loss and cannot say ``not-learning``.
+        Raises ``ValueError`` for statistics without std_ratio, mean_energy and rankme, ``KeyError`` for an unknown label.
+        """
+        missing = {"std_ratio", "mean_energy", "rankme"} - {statistic.name for statistic in self._statistics}
+        if missing:
+            raise ValueError(f"statistics: a verdict needs {', '.join(sorted(missing))} too; take STANDARD or FULL")
+        for label in outputs or ():
+            if label not in self._histories:
+                raise KeyError(f"outputs: no layer is labelled '{label}'; there are {', '.join(self._histories)}")
+        for label, history in self._histories.items():
+            history.absolute = outputs is None or label in outputs
+        return judge_run(self._histories, self._reference)
 
     def close(self) -> None:
         """Remove every hook."""
@@ -114,7 +143,12 @@ class Watch:
 
     def _read(self, recorder: Recorder) -> list[Reading]:
         gathered = self._gathered(recorder)
-        return [Reading(self._step, recorder.label, *value) for value in read(gathered, self._statistics)]
+        readings = [Reading(self._step, recorder.label, *value) for value in read(gathered, self._statistics)]
+        history = self._histories[recorder.label]
+        history.rows, history.dimension = gathered.moments.count, gathered.moments.dimension
+        for reading in readings:
+            history.add(reading.step, reading.metric, reading.value)
+        return readings
 
     def _gathered(self, recorder: Recorder) -> Gathered:
         own = recorder.take()
