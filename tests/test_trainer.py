@@ -1,6 +1,7 @@
 """A run repeats to the byte, resumes to the byte, and ends honestly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,14 @@ def test_on_warn_the_run_goes_on_and_ignoring_leaves_no_trace(tmp_path, monkeypa
     assert not (tmp_path / "ignore" / "checkpoint-healthy.pt").exists()
     tables = [(tmp_path / mode / "metrics.csv").read_bytes() for mode in ("warn", "ignore")]
     assert tables[0] == tables[1]
+
+
+def test_a_run_whose_few_rows_carry_all_variance_is_named_outlier_collapse(digits, tmp_path):
+    kept = (torch.arange(len(digits.train)) % 64 == 0).to(torch.uint8).view(-1, 1, 1, 1)
+    config = short(network__projector_output_norm="affine", train__epochs=12, monitor__evaluate_every=12)
+    with Run(tmp_path, config) as run:
+        status = train(config, run, replace(digits, train=digits.train * kept), ignore)
+    assert status["verdict"] == "outlier-collapse"
 
 
 def test_weights_that_overflow_at_the_end_of_an_epoch_are_divergence_too(tmp_path):
