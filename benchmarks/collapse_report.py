@@ -10,18 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from collapse_zoo import FAILURES, SETTINGS
 from zoo_records import Record, labels, load_all
 
+from collapse_lab import augment, data
+from collapse_lab.config import build
+from collapse_lab.methods import METHODS
 from collapse_lab.monitors.alarm import Alarm
 from collapse_lab.monitors.history import Point, judge_run
-from collapse_lab.runs import environment
+from collapse_lab.monitors.verdict import judge_features
+from collapse_lab.presets import DATA
+from collapse_lab.runs import Run, environment
+from collapse_lab.trainer import Trainer
 
 WARM_UP = 30
 Score = Callable[[Record], "np.ndarray[Any, Any]"]
@@ -69,7 +77,7 @@ def verdicts(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any
     result: dict[str, Any] = {}
     for half, tuning in (("tuning", True), ("held_back", False)):
         confusion: dict[str, Counter[str]] = defaultdict(Counter)
-        wrong = []
+        wrong, each = [], {}
         right = sound = total = 0
         for name, truth in given.items():
             run = records[name]
@@ -77,6 +85,8 @@ def verdicts(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any
                 continue
             found = "diverged" if run.error else judge_run({"projector": run.history()})["projector"].kind
             confusion[truth][found] += 1
+            alert = first_alert(run)
+            each[name] = [truth, found, run.step, None if alert is None else alert.step]
             if truth == "survived":
                 continue
             total += 1
@@ -89,6 +99,7 @@ def verdicts(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any
             "sound_or_failed_right": round(sound / total, 4),
             "confusion": {truth: dict(row) for truth, row in sorted(confusion.items())},
             "wrong": wrong,
+            "each: label, verdict, step of the break, step of the alarm": each,
         }
     return result
 
@@ -116,7 +127,7 @@ def false_alarms(runs: Iterable[Record], first: Callable[[Record], int | None]) 
         "steps": int(steps),
         "kinds": len(clusters),
         "per_10000_steps": round(1e4 * alarms / steps, 3),
-        "interval": [round(float(low), 3), round(high, 3)],
+        "interval": [round(float(low), 3), round(float(high), 3)],
     }
 
 
@@ -137,6 +148,32 @@ def delays(runs: list[Record], first: Callable[[Record], int | None]) -> dict[st
     }
 
 
+def paired(
+    runs: list[Record], ours: Callable[[Record], int | None], other: Callable[[Record], int | None]
+) -> dict[str, int]:
+    """On how many collapses our alarm is earlier than, level with, or later than another; before the break is never."""
+
+    def when(run: Record, first: Callable[[Record], int | None]) -> float:
+        step = first(run)
+        return float(step) if step is not None and step > run.step else np.inf
+
+    pairs = [(when(run, ours), when(run, other)) for run in runs]
+    return {
+        "earlier": sum(a < b for a, b in pairs),
+        "level": sum(a == b for a, b in pairs),
+        "later": sum(a > b for a, b in pairs),
+    }
+
+
+def any_layer_alerts(run: Record) -> bool:
+    """Whether the alarm goes off at backbone, projector or predictor."""
+    alarm = Alarm()
+    table = run.layers[run.layers["metric"].isin(("rankme", "std_ratio"))]
+    readings = table[["step", "layer", "metric", "value"]].sort_values("step", kind="stable")
+    by_step = readings.groupby("step", sort=True)
+    return any(alarm.update(Point(*row) for row in group.itertuples(index=False, name=None)) for _, group in by_step)
+
+
 def alarms(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any]:
     """False alarms and delays of our alarm, of each rule as it is used, and at the matched rate of none on tuning runs."""
     scored = {name: run for name, run in records.items() if given.get(name) not in (None, "survived")}
@@ -148,14 +185,18 @@ def alarms(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any]:
         matched = max(float(score(run)[WARM_UP:].max()) for run in quiet)
         thresholds[name] = round(matched, 4)
         detectors[name] = lambda run, s=score, t=used: first_above(run, s, t)  # type: ignore[misc]
-        detectors[f"{name.split(' ')[0]} matched: {name}"] = lambda run, s=score, t=matched: first_above(run, s, t)  # type: ignore[misc]
+        detectors[f"{name}, matched threshold"] = lambda run, s=score, t=matched: first_above(run, s, t)  # type: ignore[misc]
     result: dict[str, Any] = {"matched_thresholds": thresholds}
     for half, tuning in (("tuning", True), ("held_back", False)):
         part = [run for run in scored.values() if run.tuning == tuning]
         broken = [run for run in part if run.step > 0 and given[run.name] != "diverged"]
         fallen = [run for run in broken if given[run.name] != "not-learning"]
         result[half] = {
-            name: {"false_alarms": false_alarms(part, first), "collapses": delays(fallen, first)}
+            name: {
+                "false_alarms": false_alarms(part, first),
+                "collapses": delays(fallen, first),
+                "ours_is": paired(fallen, detectors["ours"], first),
+            }
             for name, first in detectors.items()
         }
     return result
@@ -177,6 +218,32 @@ def onsets(records: dict[str, Record], given: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def batch_sizes(draws: int = 20) -> dict[str, Any]:
+    """Verdicts on one trained network's train-mode outputs at 64 to 1,024 rows drawn anew, for a sound and a fallen run."""
+    result = {}
+    for name, method_name in (("sound", "simsiam"), ("fallen", "no-stop-gradient")):
+        config = build(
+            method_name, DATA["digits"], METHODS[method_name].overrides, {"train.device": "cpu", "train.epochs": 40}
+        )
+        images = data.load(config.data)
+        with tempfile.TemporaryDirectory() as directory, Run(Path(directory), config) as run:
+            trainer = Trainer(config, run, images, lambda progress: None)
+            trainer.run_epochs()
+        generator = torch.Generator().manual_seed(0)
+        kinds: dict[str, dict[str, int]] = {}
+        for rows in (64, 128, 256, 512, 1024):
+            counted: Counter[str] = Counter()
+            for epoch in range(draws):
+                chosen = torch.randperm(len(images.train), generator=generator)[: rows // 2]
+                views = augment.views(images.train[chosen], chosen, config.augment, seed=1, epoch=epoch, views=(0, 1))
+                with torch.no_grad():
+                    z = torch.cat([trainer.objective.encoder(view) for view in views])
+                counted[judge_features(z, mode="train").kind] += 1
+            kinds[str(rows)] = dict(counted)
+        result[name] = kinds
+    return result
+
+
 def main() -> None:
     """Judge every run and write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,7 +256,11 @@ def main() -> None:
         f"every {every} steps": sum(first_alert(run, every) is not None for run in records.values() if run.step == -1)
         for every in (1, 2, 5)
     }
+    healthy = [run for run in records.values() if run.step == -1]
+    spacing["every step, at any of the three layers"] = sum(map(any_layer_alerts, healthy))
+    made_with = {key: value for key, value in environment().items() if key != "command"}
     answer = {
+        "command": "python benchmarks/collapse_report.py ZOO",
         "runs": len(records),
         "labels": dict(Counter(given.values())),
         "held_back": {
@@ -200,10 +271,14 @@ def main() -> None:
         "alarms": alarms(records, given),
         "healthy_runs_with_an_alert": spacing,
         "onsets": onsets(records, given),
-        "environment": environment(),
+        "verdicts_by_rows": batch_sizes(),
+        "environment": made_with,
     }
     arguments.out.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: answer[key] for key in ("runs", "labels", "verdicts", "onsets")}, indent=1))
+    for half in ("tuning", "held_back"):
+        answer["verdicts"][half].pop("each: label, verdict, step of the break, step of the alarm")
+    shown = ("runs", "labels", "verdicts", "onsets", "verdicts_by_rows")
+    print(json.dumps({key: answer[key] for key in shown}, indent=1))
     for half in ("tuning", "held_back"):
         for name, row in answer["alarms"][half].items():
             print(half, name, row["false_alarms"]["per_10000_steps"], row["false_alarms"]["interval"], row["collapses"])
