@@ -8,7 +8,7 @@ demo: install
 	$(BIN)/collapse-lab compare
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
 # deprecation warnings are shown and are not errors. Then the toy's page in a headless Chromium, where there is one.

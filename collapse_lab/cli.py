@@ -208,7 +208,9 @@ def main() -> None:
     try:
         sys.exit(commands.main(sys.argv[1:] or ["--help"], prog_name="collapse-lab", standalone_mode=False))
     except click.Abort:
-        click.echo("collapse-lab: interrupted; the same command goes on from here, without --overwrite", err=True)
+        click.echo(
+            "collapse-lab: interrupted; a run or study goes on with the same command, without --overwrite", err=True
+        )
         sys.exit(130)
     except RunStopped as error:
         click.echo(f"collapse-lab: {' '.join(str(error).split())}; its traceback.txt says where", err=True)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.managers import SyncManager
@@ -155,12 +155,13 @@ def _train_all(
             )
             news, stop = manager.Queue(), manager.Event()
             futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
-        while not all(future.done() for future in futures):
-            _pass_on(news, listen)
-            if interrupted():
+        while not (all(future.done() for future in futures) and news.empty()):
+            with suppress(queue.Empty):
+                listen(news.get(timeout=0.1))
+            if interrupted() and not stop.is_set():
                 stop.set()
-                pool.shutdown(cancel_futures=True)
-        _pass_on(news, listen)
+                for future in futures:
+                    future.cancel()
         return [future.exception() for future in futures if not future.cancelled()]
 
 
@@ -231,14 +232,6 @@ def _ended(directory: Path) -> bool:
 def _cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pass_on(news: Any, listen: Listener) -> None:
-    try:
-        while True:
-            listen(news.get(timeout=0.1))
-    except queue.Empty:
-        return
 
 
 def run_one(

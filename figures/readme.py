@@ -16,27 +16,31 @@ from typing import Any
 from collapse_lab import tables
 
 ROOT = Path(__file__).resolve().parent.parent
+GALLERY = {"Fashion-MNIST": "fashion-mnist", "CIFAR-10": "cifar10"}
 HEADS = ("none", "affine", "non-affine")
 RESULTS = ROOT / "experiments" / "results"
 
 
 def table(name: str) -> str:
-    """The Markdown of one table: methods, metrics, heads, or the comparison of a study under experiments/results."""
+    """The Markdown of one table: methods, metrics, heads, or gallery."""
     if name == "methods":
         return tables.markdown(tables.method_cells())
     if name == "metrics":
         return tables.markdown(tables.metric_cells())
     if name == "heads":
-        rows = [
-            {"BatchNorm on z": head, **row}
-            for head in HEADS
-            for row in tables.comparison_cells(summary(f"digits-{head}"))
-            if row["n"]
-        ]
-        return f"{tables.markdown(rows)}\n\n" + " ".join(source(summary(f"digits-{head}")) for head in HEADS)
-    found = summary(name)
-    cells = tables.markdown(tables.comparison_cells(found))
-    return f"{cells}\n\n{tables.comparison_caption(found)} {source(found)}"
+        found = {head: summary(f"digits-{head}") for head in HEADS}
+        rows = [{"BatchNorm on z": head, **row} for head in HEADS for row in arms(found[head])]
+    else:
+        found = {title: summary(study) for title, study in GALLERY.items()}
+        rows = [{"data": title, **row} for title in GALLERY for row in tables.comparison_cells(found[title])]
+    # Studies of the same data share a caption.
+    captions = dict.fromkeys(tables.comparison_caption(each) for each in found.values())
+    return "\n\n".join([tables.markdown(rows), *captions, " ".join(source(each) for each in found.values())])
+
+
+def arms(found: dict[str, Any]) -> list[dict[str, str]]:
+    """The rows of a comparison but that of the raw pixels."""
+    return [row for row in tables.comparison_cells(found) if row["n"]]
 
 
 def summary(study: str) -> dict[str, Any]:

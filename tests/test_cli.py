@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from collapse_lab import cli
 
 FAST = ["--train.epochs", "2", "--data.train_images", "320", "--train.batch", "64", "--monitor.evaluate_every", "2"]
 
@@ -26,11 +29,22 @@ def command(*arguments: object, cwd: Path | None = None, code: int = 0) -> subpr
     return done
 
 
-def refusal(*arguments: object, cwd: Path | None = None) -> str:
-    done = command(*arguments, cwd=cwd, code=2)
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line
+@pytest.fixture
+def refusal(monkeypatch, capfd) -> Iterator[Callable[..., str]]:
+    """The one line that a command answers bad input with, in this process: starting one anew would take seconds."""
+
+    def refused(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["collapse-lab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        written = capfd.readouterr()
+        assert (end.value.code, written.out) == (2, "")
+        (line,) = written.err.splitlines()
+        return line
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield refused
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +84,17 @@ def test_finished_runs_are_kept_and_the_table_names_the_papers_numbers_as_theirs
     assert "their numbers, not ours" in done.stdout
 
 
-def test_other_settings_in_the_same_place_are_refused(study):
+def test_other_settings_in_the_same_place_are_refused(study, refusal):
     line = refusal("compare", *FAST, "--train.epochs", 3, "--out", study.parent, "--name", "study")
     assert "was made with another configuration (train.epochs: 2 against 3)" in line
 
 
-def test_other_arms_with_other_settings_are_refused_too(study):
+def test_other_arms_with_other_settings_are_refused_too(study, refusal):
     line = refusal("compare", "no-predictor", *FAST, "--train.batch", 32, "--out", study.parent, "--name", "study")
     assert "holds 'no-stop-gradient/seed0', made with other settings (train.batch: 64 against 32)" in line
 
 
-def test_overwrite_destroys_nothing_while_a_run_is_in_use(study):
+def test_overwrite_destroys_nothing_while_a_run_is_in_use(study, refusal):
     before = (study / "simsiam" / "seed0" / "metrics.csv").read_bytes()
     with FileLock(study / "simsiam" / "seed1" / "lock"):
         line = refusal(
@@ -199,7 +213,8 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
     _, stderr = running.communicate(timeout=30)
     assert running.returncode == 130
     assert (
-        stderr.splitlines()[-1] == "collapse-lab: interrupted; the same command goes on from here, without --overwrite"
+        stderr.splitlines()[-1]
+        == "collapse-lab: interrupted; a run or study goes on with the same command, without --overwrite"
     )
     assert "Traceback" not in stderr
     status = json.loads((tmp_path / "study" / "simsiam" / "seed0" / "status.json").read_text())
@@ -236,14 +251,21 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
-def test_bad_input_gets_one_line_and_code_2(tmp_path, arguments, expected):
+def test_bad_input_gets_one_line_and_code_2(tmp_path, monkeypatch, refusal, arguments, expected):
     (tmp_path / "file").write_text("")
-    assert expected in refusal(*arguments, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert expected in refusal(*arguments)
 
 
-def test_a_misspelt_key_in_a_file_is_refused(tmp_path):
+def test_a_process_answers_bad_input_alike(tmp_path):
+    done = command("compare", "simsam", cwd=tmp_path, code=2)
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+
+
+def test_a_misspelt_key_in_a_file_is_refused(tmp_path, monkeypatch, refusal):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.toml").write_text("[train]\nepoch = 3\n")
-    line = refusal("train", "simsiam", "--config", "settings.toml", cwd=tmp_path)
+    line = refusal("train", "simsiam", "--config", "settings.toml")
     assert line == (
         "collapse-lab: unknown configuration key 'train.epoch'; "
         "did you mean train.epochs or train.warmup_epochs or train.batch?"
