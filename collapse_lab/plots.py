@@ -216,14 +216,20 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 def _reference(axes: Axes, value: float, text: str) -> None:
+    """A dotted line at a value, its name at the right end, on the side that the curves leave free."""
     axes.axhline(value, color=GREY, ls=":", lw=1.2)
+    low, high = axes.get_ylim()
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[:-1]]
+    ends = [values[-1] for values in drawn if values.size]
+    above = not any(value <= end < value + 0.1 * (high - low) for end in ends)
     axes.annotate(
         text,
         (1, value),
-        (0, 2),
+        (0, 2 if above else -2),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
         ha="right",
+        va="bottom" if above else "top",
         color=GREY,
     )
 
