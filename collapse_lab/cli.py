@@ -70,13 +70,13 @@ def compare(
 def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
     shared, (config,) = configured((method,), values)
-    from collapse_lab import runs, study
+    from collapse_lab import runs, study, workers
     from collapse_lab.display import Display
 
     ((path, config),) = study.arms([config], [config.train.seed]).items()
     directory = out / (_one_name(name) or study.study_name(shared)) / path
     with Display(1) as display:
-        state = study.run_one(config, directory, overwrite=overwrite, listen=display.show)
+        state = workers.run_one(config, directory, overwrite=overwrite, listen=display.show)
     values = runs.final_values(directory)
     cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
     cells |= {key: f"{value:.4f}" for key, value in values.items()}

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from collapse_lab.study import News
+from collapse_lab.workers import News
 
 SILENCE = 30.0  # seconds between two plain lines of one run
 

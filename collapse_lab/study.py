@@ -1,31 +1,20 @@
-"""Arms x seeds: runs in parallel on the cores there are, and the summary of what they recorded."""
+"""Arms x seeds: what is to be run, and the summary of what was recorded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import queue
-import signal
 import statistics
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing import resource_tracker
-from multiprocessing.managers import SyncManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from collapse_lab import config as configuration
 from collapse_lab import data
 from collapse_lab.config import Config
 from collapse_lab.data import Images
-from collapse_lab.errors import InputError, RunStopped
+from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
 from collapse_lab.runs import (
@@ -40,21 +29,10 @@ from collapse_lab.runs import (
     training_seconds,
     write_whole,
 )
-from collapse_lab.trainer import Progress, check, pick_device, threads, train
+from collapse_lab.trainer import check, pick_device, threads
+from collapse_lab.workers import Listener, News, run_name, train_all
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
-
-
-class News(NamedTuple):
-    """What a run says of itself: how far it is, or the state it has reached."""
-
-    run: str
-    state: str
-    progress: Progress | None = None
-
-
-Listener = Callable[[News], None]
 
 
 def study_name(shared: Config) -> str:
@@ -98,9 +76,11 @@ def run_study(
     for path in runs.keys() - pending.keys():
         status = read_status(study / path)
         listen(
-            News(_name(runs[path]), f"{status['state']} before" + (f", {status['error']}" if status["error"] else ""))
+            News(
+                run_name(runs[path]), f"{status['state']} before" + (f", {status['error']}" if status["error"] else "")
+            )
         )
-    errors = _train_all(study, pending, overwrite, listen) if pending else []
+    errors = train_all(study, pending, overwrite, listen) if pending else []
     protocol = {
         "data": images.name,
         "config": configuration.to_dict(replace(shared, train=replace(shared.train, seed=0))),
@@ -136,33 +116,6 @@ def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Imag
                 f"study '{study}' holds '{directory.relative_to(study)}', made with other settings "
                 f"({'; '.join(differing[:3])}); choose another --name"
             )
-
-
-def _train_all(
-    study: Path, runs: Mapping[str, Config], overwrite: bool, listen: Listener
-) -> list[BaseException | None]:
-    """Train the runs in processes of their own; the errors of those that were stopped by one."""
-    first = next(iter(runs.values()))
-    workers = max(1, _cores() // first.train.threads) if pick_device(first.train).type == "cpu" else 1
-    context = multiprocessing.get_context("spawn")
-    with _interrupts_noted() as interrupted, ExitStack() as stack:
-        with _signals_held():
-            manager = SyncManager(ctx=context)
-            manager.start(_end_with_the_parent, (os.getpid(),))
-            stack.callback(manager.shutdown)
-            pool = stack.enter_context(
-                ProcessPoolExecutor(min(workers, len(runs)), context, _end_with_the_parent, (os.getpid(),))
-            )
-            news, stop = manager.Queue(), manager.Event()
-            futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
-        while not (all(future.done() for future in futures) and news.empty()):
-            with suppress(queue.Empty):
-                listen(news.get(timeout=0.1))
-            if interrupted() and not stop.is_set():
-                stop.set()
-                for future in futures:
-                    future.cancel()
-        return [future.exception() for future in futures if not future.cancelled()]
 
 
 def _pixels(study: Path, images: Images, shared: Config) -> dict[str, float | None]:
@@ -221,93 +174,5 @@ def _seed(directory: Path) -> int:
     return int(directory.name.removeprefix("seed"))
 
 
-def _name(config: Config) -> str:
-    return f"{config.method} seed {config.train.seed}"
-
-
 def _ended(directory: Path) -> bool:
     return read_status(directory)["state"] in ENDED
-
-
-def _cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_one(
-    config: Config, directory: Path, *, overwrite: bool, listen: Listener, stop: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
-    """Train one run in this process and return its status; ``stop`` is asked at every reading."""
-    name = _name(config)
-
-    def report(progress: Progress) -> None:
-        listen(News(name, "running", progress))
-        if stop():
-            raise KeyboardInterrupt
-
-    images = data.load(config.data)
-    check(config, images)
-    with Run(directory, config, overwrite=overwrite) as run:
-        state = run.status()["state"]
-        if state in ENDED:
-            listen(News(name, f"{state} before"))
-            return run.status()
-        listen(News(name, "started"))
-        try:
-            status = train(config, run, images, report)
-        except InputError:
-            raise
-        except Exception as error:
-            write_whole(directory / "traceback.txt", traceback.format_exc())
-            raise RunStopped(f"run '{directory}' was stopped by {type(error).__name__}: {error}") from error
-        finally:
-            listen(News(name, run.status()["state"]))
-    return status
-
-
-def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
-    try:
-        run_one(config, directory, overwrite=overwrite, listen=news.put, stop=stop.is_set)
-    except KeyboardInterrupt:
-        # The parent asked for it and raises its own; the run's status says that it can be resumed.
-        return
-
-
-@contextmanager
-def _interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM, for the main thread to ask after, and raise ``KeyboardInterrupt`` at the end.
-
-    An interrupt in the middle of a call to the manager would leave its answer for the next call to find.
-    """
-    noted: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in SIGNALS}
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if noted:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM; processes started meanwhile never get them, so that only the parent decides."""
-    # Started by itself, the tracker would let the signals through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_the_parent(parent: int) -> None:
-    """Let this process die with the one that started it; a run survives that, as it is resumed from its checkpoint."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -26,6 +26,7 @@ CORE = [
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence"],
     ["trainer", "weights", "report"],
+    ["workers"],
     ["study", "checkpoints", "recorded"],
     ["diagnose"],
     ["display"],
