@@ -41,14 +41,17 @@ def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0, rat
     return np.array(found)
 
 
-def contraction(theta_end: float, noise2: float = 0.0, rate: float = 1.0) -> float:
-    """The factor by which an exact round brings theta nearer to its limit: ``phi*^2 / (phi*^2 + a theta*^2)``.
+def contraction(end: tuple[float, float], noise2: float = 0.0, rate: float = 1.0) -> float:
+    """The factor by which an exact round brings theta nearer to its limit ``end``: ``phi / (q (phi^2 + a theta^2))``.
 
-    >>> round(contraction(0.806225774829855), 6)
+    ``q = 1 + s2``, (phi, theta) the limit of phi and theta. Where theta lives phi is ``1 / q``; where it dies
+    phi is ``sqrt(c)``, and a round multiplies theta by ``1 / (q sqrt(c))``.
+
+    >>> round(contraction((1.0, 0.806225774829855)), 6)
     0.606061
     """
-    square = (1 + noise2) ** -2.0
-    return float(square / (square + rate * theta_end**2))
+    phi, theta = end
+    return float(phi / ((1 + noise2) * (phi**2 + rate * theta**2)))
 
 
 def k_step_rounds(

@@ -50,7 +50,9 @@ def integrate(
     """The solution of ``dy/dt = field(t, y)`` through ``start`` (D,) or (D, M) at ``times`` (T,), by ``solve_ivp``.
 
     ``encoder`` selects the rows of the state that are the encoder: all but the first, as in the scalar toy. All M starts
-    share one step size, so the tolerances (relative 1e-12, absolute 1e-14) hold for each. LSODA suits one stiff start.
+    share one step size, and the solver keeps the root mean square of the errors of all D x M numbers within the
+    tolerances (relative 1e-12, absolute 1e-14): one start among M may err sqrt(D M) times as much. LSODA suits one stiff
+    start.
     Raises ``InputError`` for a start that is not finite, for times that are negative or do not increase, and where the
     solver cannot go on.
     """

@@ -18,7 +18,7 @@ from collapse_lab.toy.flow import Trajectory, checked_start, checked_times
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
-from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, loss
+from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, has_first_integral, loss
 
 POINTS, ROWS = 501, 11
 MOST_STEPS, LONGEST = 100_000, 1_000_000
@@ -62,10 +62,15 @@ def scalar_report(
 
 
 def scalar_table(system: Scalar, trajectory: Trajectory) -> pd.DataFrame:
-    """time, phi, theta, loss and conserved quantity along a trajectory; NaN under weight decay, where all decays."""
-    phi, theta = trajectory.states[:, 0], trajectory.states[:, 1]
-    kept = np.full_like(phi, np.nan) if np.any(system.numbers[2] > 0) else conserved(system, phi, theta)
-    columns = {"time": trajectory.times, "phi": phi, "theta": theta}
+    """time, phi, theta, loss and conserved quantity along a trajectory.
+
+    The last is NaN where there is none, and under weight decay once ``exp(2 e t)`` passes 1e6: it multiplies the errors.
+    """
+    phi, theta, times = trajectory.states[:, 0], trajectory.states[:, 1], trajectory.times
+    kept, known = np.full_like(phi, np.nan), 2 * float(system.numbers[2]) * times < np.log(1e6)
+    if has_first_integral(system):
+        kept[known] = conserved(system, phi[known], theta[known], times[known])
+    columns = {"time": times, "phi": phi, "theta": theta}
     return pd.DataFrame(columns | {"loss": loss(phi, theta, system.noise2), "conserved": kept})
 
 

@@ -34,11 +34,12 @@ def alternation_report(
     Scalar(noise2=noise2, rate=rate)
     Descent(step_size)
     exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
-    limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
+    end = end_state("stop-gradient", phi, theta, noise2, rate)
+    limit, factor = end[1], alternation.contraction(end, noise2, rate)
     descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
     memory = moving_average(noise2, beta)
     answer: dict[str, Any] = {
-        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2, rate)},
+        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": factor},
         "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
         "no_predictor": without_predictor(noise2, step_size),
         "moving_average": memory,
@@ -58,7 +59,7 @@ def alternation_report(
     limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
-        f"contraction of an exact round {alternation.contraction(limit, noise2, rate):.6f}; moving average: slow eigenvalue "
+        f"contraction of an exact round {factor:.6f}; moving average: slow eigenvalue "
         f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{noise2:g} t); the MLP's expected gradients without "
         f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
         f"{answer['mlp']['largest_entry']:.2g}"

@@ -57,6 +57,14 @@ def test_scalar_reports_divergence_with_its_time() -> None:
     assert found["diverged_at"] == 9.0
 
 
+def test_conserved_is_answered_under_weight_decay_while_it_has_digits() -> None:
+    found = answer("scalar", "--weight-decay", "0.05")
+    assert found["conserved"] == pytest.approx(0.35, abs=1e-9)
+    assert answer("scalar", "--weight-decay", "0.05", "--time", "200")["conserved"] is None
+    assert answer("scalar", "--variant", "both-terms", "--weight-decay", "0.05")["conserved"] is None
+    assert answer("scalar", "--variant", "both-terms", "--noise2", "0.25", "--phi", "0.8")["conserved"] is None
+
+
 def test_weight_decay_above_critical_is_answered() -> None:
     assert answer("scalar", "--weight-decay", "0.3")["verdict"] == "collapsed"
     assert answer("linear", "--weight-decay", "0.3", "--time", "5")["p_plus"] is None
