@@ -65,4 +65,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_alternation", record(), figure)
+    publish("toy_alternation", record, figure)

@@ -53,4 +53,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_basins", record(), figure)
+    publish("toy_basins", record, figure)

@@ -114,4 +114,4 @@ def draw_map(axes: Axes, table: pd.DataFrame, rows: str) -> None:
 
 
 if __name__ == "__main__":
-    publish("toy_bifurcation", record(), figure)
+    publish("toy_bifurcation", record, figure)

@@ -70,4 +70,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_cosine", record(), figure)
+    publish("toy_cosine", record, figure)

@@ -43,7 +43,7 @@ def toy() -> None:
 
 @toy.command()
 @VARIANT
-@PHI
+@click.option("--phi", type=float, help="start of the predictor [0.6]")
 @THETA
 @TIME
 @NOISE2

@@ -26,7 +26,7 @@ MOST_STEPS, LONGEST = 100_000, 1_000_000
 
 def scalar_report(
     variant: str,
-    phi: float,
+    phi: float | None,
     theta: float,
     time: float,
     noise2: float = 0.0,
@@ -38,8 +38,15 @@ def scalar_report(
     gradient_noise: float = 0.0,
     seed: int = 0,
 ) -> Report:
-    """State at a time, eventual fate and trajectory of the scalar toy, by flow or by gradient descent."""
-    phi, rate = (1.0, 0.0) if no_predictor else (phi, rate)
+    """State at a time, eventual fate and trajectory of the scalar toy, by flow or by gradient descent.
+
+    phi None is 0.6, and 1 without predictor, where no other is allowed.
+    """
+    if no_predictor and phi not in (None, 1.0):
+        raise InputError(f"--phi: found {phi:g} with --no-predictor, which fixes it at 1; leave one of them out")
+    if step_size is None and (momentum or gradient_noise):
+        raise InputError("--momentum and --gradient-noise belong to a descent; give its --step-size as well")
+    phi, rate = (1.0, 0.0) if no_predictor else (0.6 if phi is None else phi, rate)
     system = Scalar(variant, noise2, rate, weight_decay)
     start = (float(phi), float(theta))
     if step_size is None:
@@ -92,7 +99,7 @@ def _flowed(system: Scalar, start: tuple[float, float], time: float) -> tuple[Tr
 def _descended(
     system: Scalar, start: tuple[float, float], time: float, descent: Descent, seed: int
 ) -> tuple[Trajectory, str, float | None]:
-    """The iterates up to the time; the fate from as many more steps as it takes, at most 100,000."""
+    """The iterates up to the time; the fate without noise from as many more steps as it takes, at most 100,000."""
     checked_times(time)
 
     def velocity(y: Array) -> Array:
@@ -111,7 +118,8 @@ def _descended(
     steps = round(time / descent.step_size)
     trajectory = longer = run(steps)
     verdict = descent_verdict(velocity, longer, ENCODER)
-    while verdict == "undecided" and steps < MOST_STEPS:
+    # Under noise nothing comes to rest, however long it goes on.
+    while verdict == "undecided" and descent.noise == 0 and steps < MOST_STEPS:
         steps = min(max(10 * steps, 1000), MOST_STEPS)
         longer = run(steps, every=steps)
         verdict = descent_verdict(velocity, longer, ENCODER)

@@ -40,7 +40,7 @@ def alternation_report(
     memory = moving_average(noise2, beta)
     answer: dict[str, Any] = {
         "exact": {"theta": exact.tolist(), "limit": limit, "contraction": factor},
-        "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
+        "k_step": {str(k): k_step_answer(found, k, steps, step_size) for k, found in descents.items()},
         "no_predictor": without_predictor(noise2, step_size),
         "moving_average": memory,
         "mean_input": {
@@ -56,7 +56,11 @@ def alternation_report(
         "exact round, no predictor": theta * (1 + noise2) ** -np.arange(rounds + 1.0),
     }
     curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
-    limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
+    limits = [
+        limit,
+        0.0 if noise2 > 0 else theta,
+        *(float(found[-1]) if len(found) > steps else np.nan for found in descents.values()),
+    ]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
         f"contraction of an exact round {factor:.6f}; moving average: slow eigenvalue "
@@ -65,6 +69,14 @@ def alternation_report(
         f"{answer['mlp']['largest_entry']:.2g}"
     )
     return Report("alternation", answer, _cells(curves, limits), caption, table, draw_linear.alternation)
+
+
+def k_step_answer(found: Array, k: int, steps: int, step_size: float) -> dict[str, Any]:
+    """The last theta, and the round and time of divergence of a descent that ended before ``steps``."""
+    if len(found) > steps:
+        return {"theta": float(found[-1])}
+    rounds, time = (len(found) - 1) // k + 1, len(found) * step_size
+    return {"theta": float(found[-1]), "verdict": "diverged", "diverged_round": rounds, "diverged_at": time}
 
 
 def without_predictor(noise2: float, step_size: float) -> dict[str, Any]:
@@ -81,7 +93,11 @@ def moving_average(noise2: float, beta: float) -> dict[str, float]:
 
 def _cells(curves: dict[str, Array], limits: list[float]) -> list[dict[str, str]]:
     return [
-        {"scheme": name, "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])), "limit": f"{end:.6f}"}
+        {
+            "scheme": name,
+            "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])),
+            "limit": f"{end:.6f}" if np.isfinite(end) else "diverged",
+        }
         for (name, values), end in zip(curves.items(), limits, strict=True)
     ]
 

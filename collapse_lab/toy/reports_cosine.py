@@ -41,6 +41,7 @@ def cosine_report(
         "rankme": float(last["rankme"]),
         "constant_energy": float(table[table["time"] == last["time"]]["energy"].iloc[0]),
         "largest_energy": float(last["largest"]),
+        "norm_collapsed_at": finite(float(trajectory.collapsed_at)),
         "modes_alive": int(alive.sum()),
         "predictor_over_agreement": _spread((trajectory.states[-1, 0] / agreement)[alive]),
         "momentum_eta": momenta,
@@ -50,7 +51,7 @@ def cosine_report(
         for row in momenta
     ]
     caption = (
-        f"{variant} at time {time:g}: RankMe {first['rankme']:.3f} -> {last['rankme']:.3f}, largest mode "
+        f"{variant} at time {last['time']:g}: RankMe {first['rankme']:.3f} -> {last['rankme']:.3f}, largest mode "
         f"{last['largest']:.3f} of the energy. The table: momentum eta without predictor, an epoch of {epoch:g}."
     )
     return Report("cosine", answer, cells, caption, table, draw_linear.cosine)

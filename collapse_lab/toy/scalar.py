@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from collapse_lab.errors import InputError
-from collapse_lab.toy.flow import Trajectory, checked_times, integrate
+from collapse_lab.toy.flow import Trajectory, check_numbers, checked_times, integrate
 from collapse_lab.toy.rule import Array, SlotGradient, slots_of, velocity
 
 ENCODER = slice(1, 2)
@@ -27,7 +27,8 @@ class Scalar:
 
     ``noise2`` is s2, the variance of the augmentation (that of the data is 1); ``rate`` is a, the predictor's learning
     rate over the encoder's (0: the predictor is frozen and does not decay; with phi = 1 there is no predictor);
-    ``weight_decay`` is e. Raises ``InputError`` for an unknown variant and for numbers that are negative or not finite.
+    ``weight_decay`` is e. Raises ``InputError`` for an unknown variant, for numbers outside [0, 1e6], and for a
+    weight decay between 0 and 1e-9, under which nothing ends in any time.
     """
 
     variant: str = "stop-gradient"
@@ -38,11 +39,7 @@ class Scalar:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         slots_of(self.variant)
-        for name in ("noise2", "rate", "weight_decay"):
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            bad = values[~((values >= 0) & np.isfinite(values))]
-            if bad.size:
-                raise InputError(f"{name}: found {bad.flat[0]}, must be finite and not negative")
+        check_numbers(noise2=self.noise2, rate=self.rate, weight_decay=self.weight_decay)
 
     @property
     def numbers(self) -> tuple[Array, Array, Array]:
