@@ -134,7 +134,7 @@ def basin(table: pd.DataFrame, system: Scalar) -> Figure:
         axes = figure.subplots()
         fate_map(axes, table, system)
         axes.set_title(f"{system.variant}: {(table['fate'] == 1).mean():.1%} collapses\n{described(system)}")
-        fate_legend(axes)
+        fate_legend(figure, axes)
     return figure
 
 
@@ -152,9 +152,9 @@ def fate_map(axes: Axes, table: pd.DataFrame, system: Scalar) -> None:
     axes.grid(False)
 
 
-def fate_legend(axes: Axes) -> None:
-    """A patch for each fate but divergence, which a plane of starts with a live predictor does not know."""
-    for name, colour in list(zip(FATES, FATE_COLOURS, strict=True))[1:3]:
+def fate_legend(figure: Figure, axes: Axes) -> None:
+    """Below the maps a patch for each fate but divergence, which starts with a live predictor do not know."""
+    for name, colour in list(zip(FATES, FATE_COLOURS, strict=True))[:3]:
         axes.plot([], [], "s", color=colour, mec=GREY, ms=7, label=name)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, loc="lower left", fontsize=7, frameon=True, framealpha=0.95)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7)

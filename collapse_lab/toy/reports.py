@@ -14,7 +14,7 @@ from collapse_lab.toy.closed import end_state
 from collapse_lab.toy.descent import Descent, descend
 from collapse_lab.toy.descent import verdict as descent_verdict
 from collapse_lab.toy.fate import FATES, divergence_time
-from collapse_lab.toy.flow import Trajectory, checked_start, checked_times
+from collapse_lab.toy.flow import Trajectory, check_most, checked_start, checked_times
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
@@ -46,6 +46,7 @@ def scalar_report(
         raise InputError(f"--phi: found {phi:g} with --no-predictor, which fixes it at 1; leave one of them out")
     if step_size is None and (momentum or gradient_noise):
         raise InputError("--momentum and --gradient-noise belong to a descent; give its --step-size as well")
+    check_most(time=(time, 1e6))
     phi, rate = (1.0, 0.0) if no_predictor else (0.6 if phi is None else phi, rate)
     system = Scalar(variant, noise2, rate, weight_decay)
     start = (float(phi), float(theta))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from collapse_lab.errors import InputError
 from collapse_lab.toy import cosine, draw_linear, memory
-from collapse_lab.toy.flow import Trajectory, checked_times
+from collapse_lab.toy.flow import Trajectory, check_most, checked_times
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
 
@@ -28,6 +28,7 @@ def cosine_report(
 ) -> Report:
     """Which modes survive under the cosine loss, and the prediction for momentum eta over a sweep of m."""
     checked_times(time)
+    check_most(time=(time, 1e6), rate=(rate, 1e4))
     agreement = agreements(modes, least_agreement)
     system = cosine.Cosine(tuple(agreement.tolist()), variant, rate, weight_decay)
     encoder, predictor = drawn(modes, seed, rate)

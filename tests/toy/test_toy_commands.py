@@ -137,7 +137,7 @@ def test_linear_alternation_and_cosine_answer(tmp_path: Path) -> None:
         (("alternation", "--beta", "-1"), "beta: found -1.0"),
         (("alternation", "--noise2", "1e308"), "noise2: found 1e+308, at most 1e+06"),
         (("cosine", "--epoch", "1e9"), "epoch: found 1000000000.0"),
-        (("linear", "--time", "1e9"), "time: found 1e+09, at most 1e+06"),
+        (("linear", "--time", "1e9"), "time: found 1e+09, at most 10000"),
         (("scalar", "--weight-decay", "1e-300"), "weight_decay: found 1e-300, must be 0 or at least 1e-09"),
         (("scalar", "--momentum", "0.9"), "give its --step-size as well"),
         (("scalar", "--gradient-noise", "0.1"), "give its --step-size as well"),
