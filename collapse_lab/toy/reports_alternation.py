@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import expm
 
 from collapse_lab.toy import alternation, draw_linear, siamese
 from collapse_lab.toy.closed import end_state
 from collapse_lab.toy.descent import Descent
+from collapse_lab.toy.flow import check_most, checked_times
 from collapse_lab.toy.memory import scalar_matrix
 from collapse_lab.toy.report import Report, cell
 from collapse_lab.toy.rule import Array
@@ -26,6 +28,7 @@ def alternation_report(
     rounds: int = 40,
     step_size: float = 0.1,
     steps: int = 20000,
+    time: float = 10.0,
     beta: float = 0.1,
     samples: int = 8,
     seed: int = 0,
@@ -33,6 +36,8 @@ def alternation_report(
     """Every kind of alternation from one start: limits, contraction, decay, and the gradients that are equal."""
     Scalar(noise2=noise2, rate=rate)
     Descent(step_size)
+    checked_times(time)
+    check_most(time=(time, 1e6))
     exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
     end = end_state("stop-gradient", phi, theta, noise2, rate)
     limit, factor = end[1], alternation.contraction(end, noise2, rate)
@@ -43,10 +48,8 @@ def alternation_report(
         "k_step": {str(k): k_step_answer(found, k, steps, step_size) for k, found in descents.items()},
         "no_predictor": without_predictor(noise2, step_size),
         "moving_average": memory,
-        "mean_input": {
-            "rate": -noise2,
-            "theta_at_time_10": float(alternation.mean_input(theta, noise2, np.array(10.0))),
-        },
+        "mean_input": {"rate": -noise2},
+        "theta_at_time": theta_at(theta, noise2, beta, time),
         "gradient_of_theta": gradients(noise2, samples),
         "with_predictor": with_predictor(phi, theta, noise2),
         "mlp": shared_gradient(seed),
@@ -77,6 +80,19 @@ def k_step_answer(found: Array, k: int, steps: int, step_size: float) -> dict[st
         return {"theta": float(found[-1])}
     rounds, time = (len(found) - 1) // k + 1, len(found) * step_size
     return {"theta": float(found[-1]), "verdict": "diverged", "diverged_round": rounds, "diverged_at": time}
+
+
+def theta_at(theta: float, noise2: float, beta: float, time: float) -> dict[str, float]:
+    """Expected theta at a time without predictor, by the kind of eta; the moving average starts at theta."""
+    average = expm(scalar_matrix(noise2, beta) * time) @ [theta, theta]
+    decayed = float(alternation.mean_input(theta, noise2, np.array(time)))
+    return {
+        "time": time,
+        "exact_or_sampled_eta": decayed,
+        "mean_input": decayed,
+        "plain_siamese": float(theta * np.exp(-2 * noise2 * time)),
+        "moving_average": float(average[0]),
+    }
 
 
 def without_predictor(noise2: float, step_size: float) -> dict[str, Any]:

@@ -114,6 +114,12 @@ def test_linear_alternation_and_cosine_answer(tmp_path: Path) -> None:
     assert answer("linear", "--variant", "both-terms", "--time", "20")["theorems"]["theorem_2_over_bound"] < 1.01
     found = answer("alternation", "--noise2", "0.5")
     assert found["moving_average"]["slow_eigenvalue"] == pytest.approx(-0.031885, abs=1e-6)
+    at = found["theta_at_time"]
+    assert at["exact_or_sampled_eta"] == pytest.approx(0.1 * np.exp(-5), rel=1e-12)
+    theta, eta = 0.1, 0.1
+    for _ in range(100_000):
+        theta, eta = theta + 1e-4 * (eta - 1.5 * theta), eta + 1e-5 * (theta - eta)
+    assert at["moving_average"] == pytest.approx(theta, rel=1e-3)
     assert found["mlp"]["largest_difference"] < 1e-14
     assert answer("cosine", "--variant", "both-terms")["largest_energy"] > 0.999
     for system in ("linear", "alternation", "cosine"):
