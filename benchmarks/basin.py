@@ -2,7 +2,8 @@
 
     taskset -c 0,1 python benchmarks/basin.py
 
-Every case runs once to warm up and then five times in a process of its own, which gives its peak memory. About five minutes on two cores.
+Every case runs once to warm up and then five times in a process of its own, which gives its peak memory. About five
+minutes on two cores.
 """
 
 from __future__ import annotations
