@@ -42,15 +42,15 @@ def frame(scheme: str, theta: object, limit: float) -> pd.DataFrame:
 def figure(table: pd.DataFrame) -> Figure:
     """theta, its distance from the limit with the predictor, and theta without."""
     plain = table["scheme"].str.contains("no predictor")
-    limit, at_exact = end_state("stop-gradient", 0.6, 0.1)[1], np.arange(8, 41)
+    factor, at_exact = contraction(end_state("stop-gradient", 0.6, 0.1)), np.arange(8, 41)
     with matplotlib.rc_context(STYLE):
         drawn = Figure((9.6, 3.4), layout="constrained")
         left, middle, right = drawn.subplots(1, 3)
         for position, (name, rows) in enumerate(table[~plain].groupby("scheme", sort=False)):
             left.plot(rows["round"], rows["theta"], label=name, **draw_linear.line(position))
             middle.semilogy(rows["round"], rows["distance"], **draw_linear.line(position))
-        middle.semilogy(at_exact, 0.3 * contraction(limit) ** (at_exact - 3.0), color=GREY, ls=":")
-        middle.text(2, 1e-7, f"slope of {contraction(limit):.6f}\na round", color=GREY, fontsize=8)
+        middle.semilogy(at_exact, 0.3 * factor ** (at_exact - 3.0), color=GREY, ls=":")
+        middle.text(2, 1e-7, f"slope of {factor:.6f}\na round", color=GREY, fontsize=8)
         for position, (name, rows) in enumerate(table[plain].groupby("scheme", sort=False)):
             label = str(name).removesuffix(", no predictor")
             right.semilogy(rows["round"], rows["theta"], label=label, **draw_linear.line((position + 1) % 4))
@@ -65,4 +65,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_alternation", record(), figure)
+    publish("toy_alternation", record, figure)

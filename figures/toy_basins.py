@@ -19,7 +19,7 @@ from collapse_lab.toy.scalar import Scalar
 
 SYSTEMS = [Scalar(name, noise2) for noise2 in (0.0, 0.3) for name in VARIANTS]
 SYSTEMS += [Scalar(weight_decay=decay) for decay in (0.01, 0.1, 0.26)]
-SIZE = 160
+SIZE = Plane().size
 
 
 def record() -> pd.DataFrame:
@@ -46,11 +46,13 @@ def figure(table: pd.DataFrame) -> Figure:
             draw.fate_map(axes, pd.DataFrame(columns), system)
             s2, _, e = (float(value) for value in system.numbers)
             numbers = f"weight decay {e:g}" if e else f"noise {s2:g}"
-            axes.set_title(f"{system.variant}, {numbers}\n{(codes == 1).mean():.1%} of the plane collapses")
+            axes.set_title(
+                f"{system.variant}, {numbers}\n{(codes == 1).mean():.1%} collapses, {(codes == 0).mean():.2%} undecided"
+            )
             axes.label_outer()
-        draw.fate_legend(grid[0][0])
+        draw.fate_legend(drawn, grid[0][0])
     return drawn
 
 
 if __name__ == "__main__":
-    publish("toy_basins", record(), figure)
+    publish("toy_basins", record, figure)

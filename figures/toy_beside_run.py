@@ -111,7 +111,7 @@ def main(study: Path) -> None:
     try:
         found = real(study)
         arms = [arm for arm in ARMS if arm in set(found["arm"])]
-        publish("toy_beside_run", pd.concat([found, *map(toy, arms)], ignore_index=True), figure)
+        publish("toy_beside_run", lambda: pd.concat([found, *map(toy, arms)], ignore_index=True), figure)
     except InputError as error:
         click.echo(f"toy_beside_run: {error}", err=True)
         sys.exit(2)

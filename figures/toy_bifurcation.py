@@ -58,27 +58,34 @@ def frame(kind: str, noise2: object, rate: object, decay: object, value: object)
 
 
 def figure(table: pd.DataFrame) -> Figure:
-    """p_+ and p_- against weight decay, and the two maps with their exact boundaries."""
+    """p_+ and p_- against weight decay, the map over noise and weight decay, and that over noise and rate with its boundary.
+
+    In the first only the critical weight decay is a formula: everything above it collapses, and more below it."""
     with matplotlib.rc_context(STYLE):
-        drawn = Figure((9.6, 3.5), layout="constrained")
+        drawn = Figure((9.6, 4.1), layout="constrained")
         left, middle, right = drawn.subplots(1, 3)
         draw_branches(left, table[table["kind"] == "end state"])
         draw_map(middle, table[table["kind"] == "decay map"], "weight_decay")
         noise2 = np.linspace(0, 1, 200)
-        middle.plot(noise2, critical_weight_decay(noise2), color="black", label="critical, 1 / (4 (1 + s²))")
+        middle.plot(
+            noise2,
+            critical_weight_decay(noise2),
+            color="black",
+            label="critical weight decay, 1 / (4 (1 + s²)):\nall starts above it collapse",
+        )
         middle.set_ylabel("weight decay e")
         middle.set_title("fate of (0.6, 0.1), a = 1")
         draw_map(right, table[table["kind"] == "rate map"], "rate")
         # theta0^2 + (phi*^2 - phi0^2) / a = 0, beyond the noise at which phi* = phi0.
         inside = 0.6**2 - (1 + noise2) ** -2.0
-        right.plot(noise2[inside > 0], inside[inside > 0] / 0.1**2, color="black", label="a θ₀² = φ₀² - φ*²")
+        right.plot(noise2[inside > 0], inside[inside > 0] / 0.1**2, color="black", label="boundary, a θ₀² = φ₀² - φ*²")
         right.set_yscale("log")
         right.set_ylim(0.1, 100)
         right.set_ylabel("predictor rate a")
         right.set_title("fate of (0.6, 0.1), e = 0")
         for axes in (middle, right):
             axes.set_xlabel("augmentation variance s²")
-            axes.legend(loc="upper left" if axes is middle else "lower left", frameon=True, fontsize=7)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7)
     return drawn
 
 
@@ -114,4 +121,4 @@ def draw_map(axes: Axes, table: pd.DataFrame, rows: str) -> None:
 
 
 if __name__ == "__main__":
-    publish("toy_bifurcation", record(), figure)
+    publish("toy_bifurcation", record, figure)

@@ -53,4 +53,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_blog", record(), figure)
+    publish("toy_blog", record, figure)

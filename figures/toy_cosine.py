@@ -8,6 +8,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapse_lab.plots import GREY, STYLE
@@ -17,6 +18,7 @@ from collapse_lab.toy.report import publish
 from collapse_lab.toy.reports_cosine import agreements, cosine_table, drawn, sweep
 
 MODES, LEAST, EPOCH, SEED = 16, 0.3, 5.0, 0
+FLOOR = 1e-12
 ARMS = {
     "stop-gradient": {"variant": "stop-gradient"},
     "no stop-gradient": {"variant": "both-terms"},
@@ -48,11 +50,10 @@ def figure(table: pd.DataFrame) -> Figure:
             rank.semilogx(course["time"], course["rankme"], label=name, **line(position))
             mean.semilogx(course["time"], course["energy"], **line(position))
             last = rows[rows["time"] == rows["time"].max()]
-            shown = last[last["energy"] > 1e-12]
-            spectrum.semilogy(shown["agreement"], shown["energy"], marker="o", ms=3, **line(position))
+            spectrum_of(spectrum, last, position)
         rank.set_title("RankMe of z")
         mean.set_title("energy of the constant mode")
-        spectrum.set_title("energy of each mode in the end")
+        spectrum.set_title("energy of each mode in the end\n(open: below 1e-12, an arm a row)")
         spectrum.set_xlabel("agreement r of two views")
         for axes in (rank, mean):
             axes.set_xlabel("time, 1 / learning rate")
@@ -69,5 +70,14 @@ def figure(table: pd.DataFrame) -> Figure:
     return canvas
 
 
+def spectrum_of(axes: Axes, rows: pd.DataFrame, position: int) -> None:
+    """Filled markers for modes that live; open ones for the dead, each arm on a floor of its own below 1e-12."""
+    dead, marker, colour = rows["energy"] < FLOOR, "osD^"[position], line(position)["color"]
+    # Arms that end alike lie on one point: each is moved a little to the side.
+    at = rows["agreement"] + 0.012 * (position - 1.5)
+    axes.semilogy(at[~dead], rows["energy"][~dead], marker, color=colour, ms=4)
+    axes.semilogy(at[dead], np.full(int(dead.sum()), FLOOR / 10.0**position), marker, color=colour, mfc="none", ms=3)
+
+
 if __name__ == "__main__":
-    publish("toy_cosine", record(), figure)
+    publish("toy_cosine", record, figure)

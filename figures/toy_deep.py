@@ -15,4 +15,4 @@ METHODS = ("simsiam", "no-stop-gradient", "no-predictor", "wrong-branch")
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    publish("toy_deep", study(METHODS, ("none", "affine"), range(3), DeepToy()), deep)
+    publish("toy_deep", lambda: study(METHODS, ("none", "affine"), range(3), DeepToy()), deep)

@@ -61,4 +61,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_linear", record(), figure)
+    publish("toy_linear", record, figure)

@@ -51,4 +51,4 @@ def figure(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    publish("toy_portraits", record(), figure)
+    publish("toy_portraits", record, figure)

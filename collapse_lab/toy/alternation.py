@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from collapse_lab.errors import InputError
-from collapse_lab.toy.flow import checked_start
+from collapse_lab.toy.flow import DIVERGED, checked_start
 from collapse_lab.toy.rule import Array
 
 
@@ -41,14 +41,17 @@ def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0, rat
     return np.array(found)
 
 
-def contraction(theta_end: float, noise2: float = 0.0, rate: float = 1.0) -> float:
-    """The factor by which an exact round brings theta nearer to its limit: ``phi*^2 / (phi*^2 + a theta*^2)``.
+def contraction(end: tuple[float, float], noise2: float = 0.0, rate: float = 1.0) -> float:
+    """The factor by which an exact round brings theta nearer to its limit ``end``: ``phi / (q (phi^2 + a theta^2))``.
 
-    >>> round(contraction(0.806225774829855), 6)
+    ``q = 1 + s2``, (phi, theta) the limit of phi and theta. Where theta lives phi is ``1 / q``; where it dies
+    phi is ``sqrt(c)``, and a round multiplies theta by ``1 / (q sqrt(c))``.
+
+    >>> round(contraction((1.0, 0.806225774829855)), 6)
     0.606061
     """
-    square = (1 + noise2) ** -2.0
-    return float(square / (square + rate * theta_end**2))
+    phi, theta = end
+    return float(phi / ((1 + noise2) * (phi**2 + rate * theta**2)))
 
 
 def k_step_rounds(
@@ -56,7 +59,7 @@ def k_step_rounds(
 ) -> tuple[Array, Array]:
     """phi and theta after each of ``steps`` steps of gradient descent (steps + 1,), the target renewed every k steps.
 
-    k = 1 is SimSiam's descent. Raises ``InputError`` where it diverges, naming the step.
+    k = 1 is SimSiam's descent. Where it diverges they are shorter: they end before the step that reaches 1e6.
     """
     if k < 1:
         raise InputError(f"k: found {k}, a round has at least 1 step")
@@ -68,8 +71,9 @@ def k_step_rounds(
         target = w if step % k == 0 else target
         residual = (1 + noise2) * p * w - target
         found[step + 1] = p - step_size * rate * w * residual, w - step_size * p * residual
-        if not np.abs(found[step + 1]).max() < 1e6:
-            raise InputError(f"step size: found {step_size:g}, k = {k} diverges at step {step + 1}")
+        if not np.abs(found[step + 1]).max() < DIVERGED:
+            found = found[: step + 1]
+            break
     return found[:, 0], found[:, 1]
 
 

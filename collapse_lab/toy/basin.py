@@ -103,9 +103,12 @@ def integrated_fates(system: Scalar, phi: ArrayLike, theta: ArrayLike, *, until:
     """Fate and last phi, theta (2, M) by integration alone: no first integral, no trapping set, no separatrix.
 
     The independent check of ``fates`` for one system and starts (M,). Judged once no velocity is above
-    1e-7: collapsed where |theta| is below 1e-5 and shrinks, not collapsed where it is above 1e-3. Starts close to a
-    boundary stay undecided.
+    1e-7: collapsed where |theta| is below 1e-5 and shrinks, not collapsed where it is above 1e-3. With weight decay e
+    collapse needs velocities below e^2 / 10 as well, for phi moves with e phi and theta grows again from phi about e on.
+    Starts close to a boundary stay undecided, and so do those that weight decay moves too slowly for ``until``.
     """
+    decay = float(system.numbers[2])
+    dead_still = min(STILL, decay**2 / 10) if decay > 0 else STILL
     phi, theta = np.broadcast_arrays(checked_start(phi), checked_start(theta))
 
     def rate(y: Array, _: Indices) -> Array:
@@ -113,8 +116,8 @@ def integrated_fates(system: Scalar, phi: ArrayLike, theta: ArrayLike, *, until:
 
     def judge(y: Array, i: Indices) -> Codes:
         (dphi, rising), size = rate(y, i), np.exp(y[1])
-        still = np.maximum(np.abs(dphi), np.abs(rising) * size) < STILL
-        dead, alive = still & (size < SMALL) & (rising <= 0), still & (size > LIVE)
+        speed = np.maximum(np.abs(dphi), np.abs(rising) * size)
+        dead, alive = (speed < dead_still) & (size < SMALL) & (rising <= 0), (speed < STILL) & (size > LIVE)
         codes = np.where(dead, COLLAPSED, np.where(alive, NOT_COLLAPSED, UNDECIDED))
         return np.where(size > FAR, DIVERGED, codes).astype(np.int8)
 

@@ -43,7 +43,7 @@ def toy() -> None:
 
 @toy.command()
 @VARIANT
-@PHI
+@click.option("--phi", type=float, help="start of the predictor [0.6]")
 @THETA
 @TIME
 @NOISE2
@@ -111,6 +111,7 @@ def linear(as_json: bool, out: Path, **values: Any) -> None:
 @click.option(
     "--steps", type=click.IntRange(min=1, max=1_000_000), default=20000, help="of the k-step alternation [20000]"
 )
+@click.option("--time", type=float, default=10.0, help="of eta's kinds without predictor, 1 / learning rate [10]")
 @click.option("--beta", type=float, default=0.1, help="rate of the moving average [0.1]")
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="K, views in a mean [8]")
 @SEED
@@ -164,7 +165,10 @@ def _answer(report: Report, as_json: bool, out: Path) -> None:
 
     from collapse_lab.tables import terminal
 
-    Console().print(terminal(report.cells))
+    console = Console()
+    # A pipe has no width of its own; a table cut to 80 columns would lose its numbers.
+    console = console if console.is_terminal else Console(width=200)
+    console.print(terminal(report.cells))
     click.echo(report.caption)
     for path in report.write(out):
         click.echo(f"wrote {path}", err=True)

@@ -100,12 +100,17 @@ class Recorder:
 
 
 def verdict(velocity: Velocity, last: Trajectory, encoder: slice) -> str:
-    """The fate of one start that the last iterate shows: ``collapsed`` where the encoder is below 1e-6 and shrinking,
-    ``not-collapsed`` where nothing moves and it is above 1e-3, ``diverged``, else ``undecided``."""
+    """The fate of one start that the last iterate shows, once no velocity is above 1e-12, or ``diverged``.
+
+    ``collapsed`` where the encoder is below 1e-6 and does not grow, ``not-collapsed`` where it is above 1e-3. All else is
+    ``undecided``: a tiny encoder can grow again while weight decay still moves the predictor.
+    """
     if np.isfinite(last.diverged_at):
         return "diverged"
     y = last.states[-1]
     speed, size = velocity(y), float(np.linalg.norm(y[encoder]))
+    if float(np.abs(speed).max()) >= STILL:
+        return "undecided"
     if size < DEAD and float(np.sum(speed[encoder] * y[encoder])) <= 0:
         return "collapsed"
-    return "not-collapsed" if size > LIVE and float(np.abs(speed).max()) < STILL else "undecided"
+    return "not-collapsed" if size > LIVE else "undecided"

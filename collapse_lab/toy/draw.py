@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from collapse_lab.plots import COLOURS, DASHES, GREY, STYLE, THICK
 from collapse_lab.toy.basin import boundary
 from collapse_lab.toy.fate import FATES
-from collapse_lab.toy.scalar import Scalar, conserved, field, has_first_integral
+from collapse_lab.toy.scalar import Scalar, conserved, field, growth_roots, has_first_integral
 
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
 # Collapsed dark, living light: the map reads in black and white too.
@@ -71,20 +71,41 @@ def portrait(axes: Axes, system: Scalar, limits: tuple[tuple[float, float], tupl
     dphi, dtheta = field(system, phi, theta)
     axes.streamplot(phi, theta, dphi, dtheta, color="#BDBDBD", linewidth=0.6, density=0.9, arrowsize=0.6)
     if has_first_integral(system) and not np.any(np.asarray(system.weight_decay) > 0):
-        value = conserved(system, phi, theta)
-        levels = np.unique(np.quantile(value, np.linspace(0.1, 0.9, 7)))
+        value = np.ma.masked_invalid(conserved(system, phi, theta))
+        levels = np.unique(np.quantile(value.compressed(), np.linspace(0.1, 0.9, 7)))
         axes.contour(phi, theta, value, levels, colors=GREEN, linewidths=0.5, linestyles=":")
         axes.plot([], [], color=GREEN, lw=0.8, ls=":", label="conserved")
-    axes.contour(phi, theta, dphi, [0.0], colors=BLUE, linewidths=1.0, linestyles="--")
-    axes.contour(phi, theta, dtheta, [0.0], colors=PINK, linewidths=1.0, linestyles="-.")
-    axes.plot([], [], color=BLUE, lw=1.0, ls="--", label="dφ/dt = 0")
-    axes.plot([], [], color=PINK, lw=1.0, ls="-.", label="dθ/dt = 0")
+    nullclines(axes, system, limits[0])
     edge(axes, system, limits[0])
     axes.set_xlim(*limits[0])
     axes.set_ylim(*limits[1])
     axes.set_xlabel("φ, predictor")
     axes.set_ylabel("θ, encoder")
     axes.grid(False)
+
+
+def nullclines(axes: Axes, system: Scalar, limits: tuple[float, float]) -> None:
+    """The lines of rest from their formulae: a velocity may touch zero there without changing its sign.
+
+    phi rests where ``a theta^2 (1 - q phi) = e phi``, nowhere in particular where it is frozen; theta where it is 0 or
+    its growth is.
+    """
+    s2, a, e = (float(value) for value in system.numbers)
+    q = 1 + s2
+    rest: dict[str, Any] = {"color": BLUE, "lw": 1.0, "ls": "--"}
+    encoder: dict[str, Any] = {"color": PINK, "lw": 1.0, "ls": "-."}
+    if a > 0 and e == 0:
+        axes.axvline(1 / q, **rest)
+        axes.axhline(0.0, **rest)
+    elif a > 0:
+        phi = np.linspace(0, min(1 / q, limits[1]), 2001)[:-1]
+        theta = np.sqrt(e * phi / (a * (1 - q * phi)))
+        axes.plot(np.concatenate([phi[::-1], phi]), np.concatenate([-theta[::-1], theta]), **rest)
+    axes.axhline(0.0, **encoder)
+    for phi_at_rest in growth_roots(system):
+        axes.axvline(phi_at_rest, **encoder)
+    axes.plot([], [], label="dφ/dt = 0", **rest)
+    axes.plot([], [], label="dθ/dt = 0", **encoder)
 
 
 def edge(axes: Axes, system: Scalar, limits: tuple[float, float]) -> None:
@@ -113,7 +134,7 @@ def basin(table: pd.DataFrame, system: Scalar) -> Figure:
         axes = figure.subplots()
         fate_map(axes, table, system)
         axes.set_title(f"{system.variant}: {(table['fate'] == 1).mean():.1%} collapses\n{described(system)}")
-        fate_legend(axes)
+        fate_legend(figure, axes)
     return figure
 
 
@@ -131,9 +152,9 @@ def fate_map(axes: Axes, table: pd.DataFrame, system: Scalar) -> None:
     axes.grid(False)
 
 
-def fate_legend(axes: Axes) -> None:
-    """A patch for each fate but divergence, which a plane of starts with a live predictor does not know."""
-    for name, colour in list(zip(FATES, FATE_COLOURS, strict=True))[1:3]:
+def fate_legend(figure: Figure, axes: Axes) -> None:
+    """Below the maps a patch for each fate but divergence, which starts with a live predictor do not know."""
+    for name, colour in list(zip(FATES, FATE_COLOURS, strict=True))[:3]:
         axes.plot([], [], "s", color=colour, mec=GREY, ms=7, label=name)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, loc="lower left", fontsize=7, frameon=True, framealpha=0.95)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7)

@@ -18,6 +18,7 @@ Event = Callable[[float, Array], float]
 
 RTOL, ATOL = 1e-12, 1e-14
 COLLAPSED, CONVERGED, DIVERGED = 1e-3, 1e-9, 1e6
+LARGEST, LEAST_DECAY = 1e6, 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,18 @@ def integrate(
     times: ArrayLike,
     *,
     encoder: slice = slice(1, None),
+    stop_at_collapse: bool = False,
     method: Literal["DOP853", "LSODA"] = "DOP853",
     rtol: float = RTOL,
     atol: float = ATOL,
 ) -> Trajectory:
     """The solution of ``dy/dt = field(t, y)`` through ``start`` (D,) or (D, M) at ``times`` (T,), by ``solve_ivp``.
 
-    ``encoder`` selects the rows of the state that are the encoder: all but the first, as in the scalar toy. All M starts
-    share one step size, so the tolerances (relative 1e-12, absolute 1e-14) hold for each. LSODA suits one stiff start.
+    ``encoder`` selects the rows of the state that are the encoder: all but the first, as in the scalar toy; where it
+    collapses times and states stop if ``stop_at_collapse``. All M starts
+    share one step size, and the solver keeps the root mean square of the errors of all D x M numbers within the
+    tolerances (relative 1e-12, absolute 1e-14): one start among M may err sqrt(D M) times as much. LSODA suits one stiff
+    start.
     Raises ``InputError`` for a start that is not finite, for times that are negative or do not increase, and where the
     solver cannot go on.
     """
@@ -60,7 +65,7 @@ def integrate(
     def flat(t: float, y: Array) -> Array:
         return field(t, y.reshape(shape)).ravel()
 
-    watched = _events(field, shape, encoder)
+    watched = _events(field, shape, encoder, stop_at_collapse)
     reached, states, hits = moments, first[None], [np.zeros(0)] * len(watched)
     # solve_ivp cannot answer for an empty interval.
     if moments[-1] > 0:
@@ -86,6 +91,27 @@ def checked_start(start: ArrayLike) -> Array:
     return first
 
 
+def check_most(**numbers: tuple[float, float]) -> None:
+    """Raise ``InputError`` where a number is above the most (number, most) that is integrated in seconds."""
+    for name, (value, most) in numbers.items():
+        if value > most:
+            raise InputError(f"{name}: found {value:g}, at most {most:g}")
+
+
+def check_numbers(**numbers: ArrayLike) -> None:
+    """Raise ``InputError`` unless each lies in [0, 1e6], and a ``weight_decay`` is 0 or at least 1e-9."""
+    for name, given in numbers.items():
+        values = np.asarray(given, dtype=np.float64)
+        bad = values[~((values >= 0) & np.isfinite(values))]
+        if bad.size:
+            raise InputError(f"{name}: found {bad.flat[0]}, must be finite and not negative")
+        if values.size and values.max() > LARGEST:
+            raise InputError(f"{name}: found {values.max():g}, at most {LARGEST:g}")
+        tiny = values[(values > 0) & (values < LEAST_DECAY)]
+        if name == "weight_decay" and tiny.size:
+            raise InputError(f"weight_decay: found {tiny.flat[0]:g}, must be 0 or at least {LEAST_DECAY:g}")
+
+
 def checked_times(times: ArrayLike) -> Array:
     """The times as float64 (T,); raises ``InputError`` unless they are finite, not negative and increase."""
     moments = np.atleast_1d(np.asarray(times, dtype=np.float64))
@@ -97,12 +123,12 @@ def checked_times(times: ArrayLike) -> Array:
     return moments
 
 
-def _events(field: Field, shape: tuple[int, ...], encoder: slice) -> list[Event]:
+def _events(field: Field, shape: tuple[int, ...], encoder: slice, stop: bool) -> list[Event]:
     columns = int(np.prod(shape[1:]))
-    return [event for column in range(columns) for event in _events_of_start(field, shape, encoder, column)]
+    return [event for column in range(columns) for event in _events_of_start(field, shape, encoder, column, stop)]
 
 
-def _events_of_start(field: Field, shape: tuple[int, ...], encoder: slice, column: int) -> Sequence[Event]:
+def _events_of_start(field: Field, shape: tuple[int, ...], encoder: slice, column: int, stop: bool) -> Sequence[Event]:
     def own(y: Array) -> Array:
         state: Array = y.reshape(shape[0], -1)[:, column]
         return state
@@ -119,7 +145,7 @@ def _events_of_start(field: Field, shape: tuple[int, ...], encoder: slice, colum
     events: list[Any] = [collapsed, converged, diverged]
     for event in events:
         event.direction = -1
-    diverged.terminal = True  # type: ignore[attr-defined]
+    diverged.terminal, collapsed.terminal = True, stop  # type: ignore[attr-defined]
     return events
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from collapse_lab.errors import InputError
-from collapse_lab.toy.flow import checked_start, integrate
+from collapse_lab.toy.flow import check_numbers, checked_start, checked_times, integrate
 from collapse_lab.toy.rule import Array, SlotGradient, slots_of, velocity
+
+STIFF = 1e5
 
 
 class Weights(NamedTuple):
@@ -53,10 +55,7 @@ class Linear:
             )
         if slots_of(self.variant).target and self.ema_rate is not None:
             raise InputError(f"ema_rate: found {self.ema_rate} with '{self.variant}'; an EMA target passes no gradient")
-        numbers = {"rate": self.rate, "weight_decay": self.weight_decay, "ema_rate": self.ema_rate or 0.0}
-        for name, value in numbers.items():
-            if not 0 <= value < np.inf:
-                raise InputError(f"{name}: found {value}, must be finite and not negative")
+        check_numbers(rate=self.rate, weight_decay=self.weight_decay, ema_rate=self.ema_rate or 0.0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,9 @@ def flow(
         moved = field(system, _unpacked(system, y[None], first.shape, single=True))
         return np.concatenate([part.ravel() for part in moved])
 
-    found = integrate(rate, start, times, encoder=slice(0, first.size), rtol=1e-11, atol=1e-13)
+    fastest = (1 + system.rate) * max(1.0, float(np.sum(first**2)) + float(np.sum(head**2)))
+    method: Literal["LSODA", "DOP853"] = "LSODA" if fastest * checked_times(times)[-1] > STIFF else "DOP853"
+    found = integrate(rate, start, times, encoder=slice(0, first.size), method=method, rtol=1e-11, atol=1e-13)
     weights = _unpacked(system, found.states, first.shape)
     events = (float(at) for at in (found.collapsed_at, found.converged_at, found.diverged_at))
     return LinearTrajectory(found.times, weights, *events)

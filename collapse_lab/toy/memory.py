@@ -17,11 +17,11 @@ from collapse_lab.toy.rule import Array
 
 
 def memory_rate(momentum: float, epoch: float) -> float:
-    """beta; raises ``InputError`` unless ``0 <= m <= 1`` and ``epoch > 0``."""
+    """beta; raises ``InputError`` unless ``0 <= m <= 1`` and ``0.001 <= epoch <= 10000``."""
     if not 0 <= momentum <= 1:
         raise InputError(f"momentum: found {momentum}, must lie in [0, 1]")
-    if not 0 < epoch < np.inf:
-        raise InputError(f"epoch: found {epoch}, the gradient time of an epoch must be finite and above 0")
+    if not 1e-3 <= epoch <= 1e4:
+        raise InputError(f"epoch: found {epoch}, the gradient time of an epoch must lie in [0.001, 10000]")
     return (1 - momentum) / epoch
 
 

@@ -42,18 +42,18 @@ class Report:
         return [path, *save(self.draw(pd.read_csv(path)), out / self.name)]
 
 
-def publish(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> None:
-    """Record a table as ``runs/toy/<name>.csv`` and draw ``figures/gallery/<name>.png`` from it, in a clone's root.
+def publish(name: str, record: Callable[[], pd.DataFrame], draw: Callable[[pd.DataFrame], Figure]) -> None:
+    """Record the table as ``runs/toy/<name>.csv`` and draw ``figures/gallery/<name>.png`` from it, in a clone's root.
 
-    Equal tables give equal bytes. Raises ``InputError`` outside a clone's root.
+    Equal tables give equal bytes. Ends a script with one line outside a clone's root, before anything is computed.
     """
-    gallery, record = Path("figures", "gallery"), Path("runs", "toy", f"{name}.csv")
+    gallery, kept = Path("figures", "gallery"), Path("runs", "toy", f"{name}.csv")
     if not gallery.is_dir():
-        raise InputError(f"directory '{gallery}' is not here; run the script from the root of a clone")
-    record.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(record, index=False, float_format="%.8g")
+        raise SystemExit(f"directory '{gallery}' is not here; run the script from the root of a clone")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    record().to_csv(kept, index=False, float_format="%.8g")
     with matplotlib.rc_context(STYLE):
-        draw(pd.read_csv(record)).savefig(gallery / f"{name}.png", dpi=GALLERY_DPI, metadata={"Software": None})
+        draw(pd.read_csv(kept)).savefig(gallery / f"{name}.png", dpi=GALLERY_DPI, metadata={"Software": None})
 
 
 def finite(value: float) -> float | None:

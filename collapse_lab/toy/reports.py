@@ -14,11 +14,11 @@ from collapse_lab.toy.closed import end_state
 from collapse_lab.toy.descent import Descent, descend
 from collapse_lab.toy.descent import verdict as descent_verdict
 from collapse_lab.toy.fate import FATES, divergence_time
-from collapse_lab.toy.flow import Trajectory, checked_start, checked_times
+from collapse_lab.toy.flow import Trajectory, check_most, checked_start, checked_times
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
-from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, loss
+from collapse_lab.toy.scalar import ENCODER, Scalar, conserved, field, flow, has_first_integral, loss
 
 POINTS, ROWS = 501, 11
 MOST_STEPS, LONGEST = 100_000, 1_000_000
@@ -26,7 +26,7 @@ MOST_STEPS, LONGEST = 100_000, 1_000_000
 
 def scalar_report(
     variant: str,
-    phi: float,
+    phi: float | None,
     theta: float,
     time: float,
     noise2: float = 0.0,
@@ -38,8 +38,16 @@ def scalar_report(
     gradient_noise: float = 0.0,
     seed: int = 0,
 ) -> Report:
-    """State at a time, eventual fate and trajectory of the scalar toy, by flow or by gradient descent."""
-    phi, rate = (1.0, 0.0) if no_predictor else (phi, rate)
+    """State at a time, eventual fate and trajectory of the scalar toy, by flow or by gradient descent.
+
+    phi None is 0.6, and 1 without predictor, where no other is allowed.
+    """
+    if no_predictor and phi not in (None, 1.0):
+        raise InputError(f"--phi: found {phi:g} with --no-predictor, which fixes it at 1; leave one of them out")
+    if step_size is None and (momentum or gradient_noise):
+        raise InputError("--momentum and --gradient-noise belong to a descent; give its --step-size as well")
+    check_most(time=(time, 1e6))
+    phi, rate = (1.0, 0.0) if no_predictor else (0.6 if phi is None else phi, rate)
     system = Scalar(variant, noise2, rate, weight_decay)
     start = (float(phi), float(theta))
     if step_size is None:
@@ -62,10 +70,15 @@ def scalar_report(
 
 
 def scalar_table(system: Scalar, trajectory: Trajectory) -> pd.DataFrame:
-    """time, phi, theta, loss and conserved quantity along a trajectory; NaN under weight decay, where all decays."""
-    phi, theta = trajectory.states[:, 0], trajectory.states[:, 1]
-    kept = np.full_like(phi, np.nan) if np.any(system.numbers[2] > 0) else conserved(system, phi, theta)
-    columns = {"time": trajectory.times, "phi": phi, "theta": theta}
+    """time, phi, theta, loss and conserved quantity along a trajectory.
+
+    The last is NaN where there is none, and under weight decay once ``exp(2 e t)`` passes 1e6: it multiplies the errors.
+    """
+    phi, theta, times = trajectory.states[:, 0], trajectory.states[:, 1], trajectory.times
+    kept, known = np.full_like(phi, np.nan), 2 * float(system.numbers[2]) * times < np.log(1e6)
+    if has_first_integral(system):
+        kept[known] = conserved(system, phi[known], theta[known], times[known])
+    columns = {"time": times, "phi": phi, "theta": theta}
     return pd.DataFrame(columns | {"loss": loss(phi, theta, system.noise2), "conserved": kept})
 
 
@@ -87,7 +100,7 @@ def _flowed(system: Scalar, start: tuple[float, float], time: float) -> tuple[Tr
 def _descended(
     system: Scalar, start: tuple[float, float], time: float, descent: Descent, seed: int
 ) -> tuple[Trajectory, str, float | None]:
-    """The iterates up to the time; the fate from as many more steps as it takes, at most 100,000."""
+    """The iterates up to the time; the fate without noise from as many more steps as it takes, at most 100,000."""
     checked_times(time)
 
     def velocity(y: Array) -> Array:
@@ -106,7 +119,8 @@ def _descended(
     steps = round(time / descent.step_size)
     trajectory = longer = run(steps)
     verdict = descent_verdict(velocity, longer, ENCODER)
-    while verdict == "undecided" and steps < MOST_STEPS:
+    # Under noise nothing comes to rest, however long it goes on.
+    while verdict == "undecided" and descent.noise == 0 and steps < MOST_STEPS:
         steps = min(max(10 * steps, 1000), MOST_STEPS)
         longer = run(steps, every=steps)
         verdict = descent_verdict(velocity, longer, ENCODER)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import expm
 
 from collapse_lab.toy import alternation, draw_linear, siamese
 from collapse_lab.toy.closed import end_state
 from collapse_lab.toy.descent import Descent
+from collapse_lab.toy.flow import check_most, checked_times
 from collapse_lab.toy.memory import scalar_matrix
 from collapse_lab.toy.report import Report, cell
 from collapse_lab.toy.rule import Array
@@ -26,6 +28,7 @@ def alternation_report(
     rounds: int = 40,
     step_size: float = 0.1,
     steps: int = 20000,
+    time: float = 10.0,
     beta: float = 0.1,
     samples: int = 8,
     seed: int = 0,
@@ -33,19 +36,20 @@ def alternation_report(
     """Every kind of alternation from one start: limits, contraction, decay, and the gradients that are equal."""
     Scalar(noise2=noise2, rate=rate)
     Descent(step_size)
+    checked_times(time)
+    check_most(time=(time, 1e6))
     exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
-    limit = end_state("stop-gradient", phi, theta, noise2, rate)[1]
+    end = end_state("stop-gradient", phi, theta, noise2, rate)
+    limit, factor = end[1], alternation.contraction(end, noise2, rate)
     descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
     memory = moving_average(noise2, beta)
     answer: dict[str, Any] = {
-        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": alternation.contraction(limit, noise2, rate)},
-        "k_step": {str(k): {"theta": float(found[-1])} for k, found in descents.items()},
+        "exact": {"theta": exact.tolist(), "limit": limit, "contraction": factor},
+        "k_step": {str(k): k_step_answer(found, k, steps, step_size) for k, found in descents.items()},
         "no_predictor": without_predictor(noise2, step_size),
         "moving_average": memory,
-        "mean_input": {
-            "rate": -noise2,
-            "theta_at_time_10": float(alternation.mean_input(theta, noise2, np.array(10.0))),
-        },
+        "mean_input": {"rate": -noise2},
+        "theta_at_time": theta_at(theta, noise2, beta, time),
         "gradient_of_theta": gradients(noise2, samples),
         "with_predictor": with_predictor(phi, theta, noise2),
         "mlp": shared_gradient(seed),
@@ -55,15 +59,40 @@ def alternation_report(
         "exact round, no predictor": theta * (1 + noise2) ** -np.arange(rounds + 1.0),
     }
     curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
-    limits = [limit, 0.0 if noise2 > 0 else theta, *(float(found[-1]) for found in descents.values())]
+    limits = [
+        limit,
+        0.0 if noise2 > 0 else theta,
+        *(float(found[-1]) if len(found) > steps else np.nan for found in descents.values()),
+    ]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
-        f"contraction of an exact round {alternation.contraction(limit, noise2, rate):.6f}; moving average: slow eigenvalue "
+        f"contraction of an exact round {factor:.6f}; moving average: slow eigenvalue "
         f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{noise2:g} t); the MLP's expected gradients without "
         f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
         f"{answer['mlp']['largest_entry']:.2g}"
     )
     return Report("alternation", answer, _cells(curves, limits), caption, table, draw_linear.alternation)
+
+
+def k_step_answer(found: Array, k: int, steps: int, step_size: float) -> dict[str, Any]:
+    """The last theta, and the round and time of divergence of a descent that ended before ``steps``."""
+    if len(found) > steps:
+        return {"theta": float(found[-1])}
+    rounds, time = (len(found) - 1) // k + 1, len(found) * step_size
+    return {"theta": float(found[-1]), "verdict": "diverged", "diverged_round": rounds, "diverged_at": time}
+
+
+def theta_at(theta: float, noise2: float, beta: float, time: float) -> dict[str, float]:
+    """Expected theta at a time without predictor, by the kind of eta; the moving average starts at theta."""
+    average = expm(scalar_matrix(noise2, beta) * time) @ [theta, theta]
+    decayed = float(alternation.mean_input(theta, noise2, np.array(time)))
+    return {
+        "time": time,
+        "exact_or_sampled_eta": decayed,
+        "mean_input": decayed,
+        "plain_siamese": float(theta * np.exp(-2 * noise2 * time)),
+        "moving_average": float(average[0]),
+    }
 
 
 def without_predictor(noise2: float, step_size: float) -> dict[str, Any]:
@@ -80,7 +109,11 @@ def moving_average(noise2: float, beta: float) -> dict[str, float]:
 
 def _cells(curves: dict[str, Array], limits: list[float]) -> list[dict[str, str]]:
     return [
-        {"scheme": name, "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])), "limit": f"{end:.6f}"}
+        {
+            "scheme": name,
+            "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])),
+            "limit": f"{end:.6f}" if np.isfinite(end) else "diverged",
+        }
         for (name, values), end in zip(curves.items(), limits, strict=True)
     ]
 

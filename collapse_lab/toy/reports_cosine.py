@@ -7,7 +7,7 @@ import pandas as pd
 
 from collapse_lab.errors import InputError
 from collapse_lab.toy import cosine, draw_linear, memory
-from collapse_lab.toy.flow import Trajectory, checked_times
+from collapse_lab.toy.flow import Trajectory, check_most, checked_times
 from collapse_lab.toy.report import Report, cell, finite
 from collapse_lab.toy.rule import Array
 
@@ -28,6 +28,7 @@ def cosine_report(
 ) -> Report:
     """Which modes survive under the cosine loss, and the prediction for momentum eta over a sweep of m."""
     checked_times(time)
+    check_most(time=(time, 1e6), rate=(rate, 1e4))
     agreement = agreements(modes, least_agreement)
     system = cosine.Cosine(tuple(agreement.tolist()), variant, rate, weight_decay)
     encoder, predictor = drawn(modes, seed, rate)
@@ -41,6 +42,7 @@ def cosine_report(
         "rankme": float(last["rankme"]),
         "constant_energy": float(table[table["time"] == last["time"]]["energy"].iloc[0]),
         "largest_energy": float(last["largest"]),
+        "norm_collapsed_at": finite(float(trajectory.collapsed_at)),
         "modes_alive": int(alive.sum()),
         "predictor_over_agreement": _spread((trajectory.states[-1, 0] / agreement)[alive]),
         "momentum_eta": momenta,
@@ -50,7 +52,7 @@ def cosine_report(
         for row in momenta
     ]
     caption = (
-        f"{variant} at time {time:g}: RankMe {first['rankme']:.3f} -> {last['rankme']:.3f}, largest mode "
+        f"{variant} at time {last['time']:g}: RankMe {first['rankme']:.3f} -> {last['rankme']:.3f}, largest mode "
         f"{last['largest']:.3f} of the energy. The table: momentum eta without predictor, an epoch of {epoch:g}."
     )
     return Report("cosine", answer, cells, caption, table, draw_linear.cosine)

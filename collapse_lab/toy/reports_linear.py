@@ -9,7 +9,7 @@ import pandas as pd
 
 from collapse_lab.errors import InputError
 from collapse_lab.toy import draw_linear, spectra
-from collapse_lab.toy.flow import checked_times
+from collapse_lab.toy.flow import check_most, checked_times
 from collapse_lab.toy.linear import Linear, LinearTrajectory, direct_copy, direct_pred, flow
 from collapse_lab.toy.modes import critical_weight_decay, fixed_points
 from collapse_lab.toy.report import Report, cell, finite
@@ -43,6 +43,7 @@ def linear_report(
     if predictor not in PREDICTORS:
         raise InputError(f"predictor: found '{predictor}', allowed are {', '.join(PREDICTORS)}")
     checked_times(time)
+    check_most(time=(time, 1e4), rate=(rate, 10.0))
     Scalar(noise2=noise2)
     identity, chosen = np.eye(dim), PREDICTORS[predictor]
     system = Linear(identity, noise2 * identity, variant, rate, weight_decay, ema_rate, symmetric, chosen)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from collapse_lab.errors import InputError
-from collapse_lab.toy.flow import Trajectory, checked_times, integrate
+from collapse_lab.toy.flow import Trajectory, check_numbers, checked_times, integrate
 from collapse_lab.toy.rule import Array, SlotGradient, slots_of, velocity
 
 ENCODER = slice(1, 2)
@@ -27,7 +27,8 @@ class Scalar:
 
     ``noise2`` is s2, the variance of the augmentation (that of the data is 1); ``rate`` is a, the predictor's learning
     rate over the encoder's (0: the predictor is frozen and does not decay; with phi = 1 there is no predictor);
-    ``weight_decay`` is e. Raises ``InputError`` for an unknown variant and for numbers that are negative or not finite.
+    ``weight_decay`` is e. Raises ``InputError`` for an unknown variant, for numbers outside [0, 1e6], and for a
+    weight decay between 0 and 1e-9, under which nothing ends in any time.
     """
 
     variant: str = "stop-gradient"
@@ -38,11 +39,7 @@ class Scalar:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         slots_of(self.variant)
-        for name in ("noise2", "rate", "weight_decay"):
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            bad = values[~((values >= 0) & np.isfinite(values))]
-            if bad.size:
-                raise InputError(f"{name}: found {bad.flat[0]}, must be finite and not negative")
+        check_numbers(noise2=self.noise2, rate=self.rate, weight_decay=self.weight_decay)
 
     @property
     def numbers(self) -> tuple[Array, Array, Array]:
@@ -81,10 +78,28 @@ def growth(system: Scalar, phi: Array) -> Array:
     return np.asarray(keep.prediction * phi * (1 - q * phi) + keep.target * (phi - q) - e)
 
 
+def growth_roots(system: Scalar) -> Array:
+    """The values of phi, at most two and in increasing order, at which ``growth`` is 0; one number per parameter.
+
+    >>> growth_roots(Scalar("both-terms")).tolist(), growth_roots(Scalar(weight_decay=0.16)).round(6).tolist()
+    ([1.0], [0.2, 0.8])
+    """
+    s2, _, e = (float(value) for value in system.numbers)
+    keep, q = slots_of(system.variant), 1 + s2
+    linear, constant = float(keep.prediction) + float(keep.target), -q * keep.target - e
+    if not keep.prediction:
+        return np.array([-constant])
+    discriminant = linear**2 + 4 * q * constant
+    if discriminant < 0:
+        return np.zeros(0)
+    return np.unique((linear + np.array([-1.0, 1.0]) * np.sqrt(discriminant)) / (2 * q))
+
+
 def log_field(system: Scalar, phi: Array, level: Array) -> Array:
     """d(phi, ln|theta|)/dt, (2, ...), at ``level`` = ln|theta|: the same flow, exact however small theta becomes."""
     s2, a, e = system.numbers
-    dphi = a * (np.exp(2 * level) * (1 - (1 + s2) * phi)) - e * (a > 0) * phi
+    # Trial steps may overshoot, no state does: exp(200) is beyond every start.
+    dphi = a * (np.exp(np.minimum(2 * level, 200.0)) * (1 - (1 + s2) * phi)) - e * (a > 0) * phi
     return np.stack(np.broadcast_arrays(dphi, growth(system, phi)))
 
 
@@ -105,7 +120,8 @@ def conserved(system: Scalar, phi: ArrayLike, theta: ArrayLike, time: ArrayLike 
     ``exp(2 e t) (phi^2 - a theta^2)`` under stop-gradient (Tian et al. 2021, theorem 1); without weight decay also
     ``phi^2 + 1 - 2 G - a theta^2`` with both terms and ``1 - G - a theta^2 / 2`` with the second term only, where
     ``G = phi / q - (1 - 1 / q^2) ln |1 - q phi|`` and ``q = 1 + s2``. At s2 = 0, G is phi and both terms conserve
-    ``(1 - phi)^2 - a theta^2``. Raises ``InputError`` where there is no such law.
+    ``(1 - phi)^2 - a theta^2``. Infinite on the line ``phi = 1 / q`` where G is. Raises ``InputError`` where there is no
+    such law.
 
     >>> round(float(conserved(Scalar(), 0.6, 0.1)), 12)
     0.35
@@ -118,7 +134,8 @@ def conserved(system: Scalar, phi: ArrayLike, theta: ArrayLike, time: ArrayLike 
     if not keep.target:
         return np.asarray(np.exp(2 * e * np.asarray(time)) * (phi**2 - gap))
     q = 1 + s2
-    barrier = np.where(s2 > 0, (1 - q**-2.0) * np.log(np.where(s2 > 0, np.abs(1 - q * phi), 1.0)), 0.0)
+    with np.errstate(divide="ignore"):  # ln 0 on the line phi = 1 / q
+        barrier = np.where(s2 > 0, (1 - q**-2.0) * np.log(np.where(s2 > 0, np.abs(1 - q * phi), 1.0)), 0.0)
     second = 1 - phi / q + barrier
     if not keep.prediction:
         return np.asarray(second - gap / 2)

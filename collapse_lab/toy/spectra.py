@@ -40,8 +40,9 @@ def commutator_norm(system: Linear, weights: Weights) -> Array:
 
 
 def theorem_1_applies(system: Linear) -> bool:
-    """Stop-gradient and a trained predictor whose flow is not symmetrised."""
-    return system.variant == "stop-gradient" and not system.symmetric and system.predictor_of is None
+    """Stop-gradient and a predictor that learns (rate above 0), whose flow is not symmetrised."""
+    trained = system.predictor_of is None and system.rate > 0
+    return system.variant == "stop-gradient" and not system.symmetric and trained
 
 
 def theorem_1(system: Linear, trajectory: LinearTrajectory) -> Array:

@@ -111,6 +111,13 @@ def test_weight_decay_examples() -> None:
             assert (end[0], end[1] ** 2) == pytest.approx((0.61222001, 0.37481334), abs=1e-8)
 
 
+@pytest.mark.parametrize("decay", [1e-8, 1e-4])
+def test_integration_does_not_take_slow_decay_for_collapse(decay: float) -> None:
+    system = Scalar(weight_decay=decay)
+    assert FATES[int(integrated_fates(system, np.array([1.4]), np.array([0.1]))[0][0])] == "undecided"
+    assert fate(system, 1.4, 0.1) == "not-collapsed"
+
+
 def test_above_the_critical_weight_decay_every_start_collapses() -> None:
     phi, theta = Plane(size=50).starts
     assert shares(fates(Scalar(noise2=0.5, weight_decay=0.17), phi, theta)).collapsed == 1

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from collapse_lab.errors import InputError
+from collapse_lab.toy.basin import fates
 from collapse_lab.toy.descent import Descent, descend, verdict
+from collapse_lab.toy.fate import FATES
 from collapse_lab.toy.flow import Trajectory
 from collapse_lab.toy.rule import Array
 from collapse_lab.toy.scalar import ENCODER, Scalar, field, flow
@@ -68,6 +70,19 @@ def test_divergence_is_reported_with_its_time_and_without_nan() -> None:
     assert np.isfinite(found.states).all()
     assert found.times[-1] < 4.0
     assert verdict(lambda y: field(Scalar("second-term-only"), y[0], y[1]), found, ENCODER) == "diverged"
+
+
+def test_an_encoder_that_will_grow_again_has_not_collapsed() -> None:
+    system, start = Scalar(weight_decay=0.01), (1.8, 0.1)
+    at_50 = run(system, Descent(0.1), 500, start)
+    assert abs(at_50.states[-1, 1]) < 1e-6
+
+    def velocity(y: Array) -> Array:
+        return field(system, y[0], y[1])
+
+    assert verdict(velocity, at_50, ENCODER) == "undecided"
+    assert verdict(velocity, run(system, Descent(0.1), 40_000, start), ENCODER) == "not-collapsed"
+    assert FATES[int(fates(system, *start))] == "not-collapsed"
 
 
 def test_recording_less_often_changes_nothing_else() -> None:

@@ -17,6 +17,15 @@ ROWS = [row for row in re.findall(r"^\| (.+) \|$", PAGE, re.MULTILINE) if "--jso
 VERDICTS = ("collapsed", "not-collapsed", "undecided", "diverged")
 
 
+def leaves(document: object) -> list[float]:
+    """Every number of a JSON document."""
+    if isinstance(document, dict):
+        return [number for value in document.values() for number in leaves(value)]
+    if isinstance(document, list):
+        return [number for value in document for number in leaves(value)]
+    return [float(document)] if isinstance(document, (int, float)) else []
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_commands_answer_as_the_page_says(row: str) -> None:
     _, command, said = re.split(r" \| ", row)
@@ -24,6 +33,10 @@ def test_commands_answer_as_the_page_says(row: str) -> None:
     answers = [json.loads(CliRunner().invoke(toy, words.split(), catch_exceptions=False).stdout) for words in lines]
     assert answers
     verdicts = [word for word in re.findall(r"`([a-z-]+)`", said) if word in VERDICTS]
+    numbers = re.findall(r"\d+\.\d+", said)
+    known = [value for found in answers for value in leaves(found)]
+    matched = [text for text in numbers if any(f"{abs(x):.{len(text.split('.')[1])}f}" == text for x in known)]
+    assert matched or not numbers
     for found in answers:
         assert found.get("verdict") in verdicts or not verdicts or "verdict" not in found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -57,6 +58,29 @@ def test_scalar_reports_divergence_with_its_time() -> None:
     assert found["diverged_at"] == 9.0
 
 
+def test_conserved_is_answered_under_weight_decay_while_it_has_digits() -> None:
+    found = answer("scalar", "--weight-decay", "0.05")
+    assert found["conserved"] == pytest.approx(0.35, abs=1e-9)
+    assert answer("scalar", "--weight-decay", "0.05", "--time", "200")["conserved"] is None
+    assert answer("scalar", "--variant", "both-terms", "--weight-decay", "0.05")["conserved"] is None
+    assert answer("scalar", "--variant", "both-terms", "--noise2", "0.25", "--phi", "0.8")["conserved"] is None
+
+
+def test_alternation_reports_divergence_with_its_round_and_time() -> None:
+    found = answer("alternation", "--step-size", "30", "--theta", "3")["k_step"]
+    for k in ("1", "10", "100"):
+        assert found[k]["verdict"] == "diverged"
+        steps = found[k]["diverged_at"] / 30
+        assert found[k]["diverged_round"] == pytest.approx(np.ceil(steps / int(k)))
+
+
+def test_a_frozen_predictor_and_weight_decay_under_the_cosine_are_answered() -> None:
+    assert "theorem_1_residual" not in answer("linear", "--rate", "0", "--time", "5")["theorems"]
+    found = answer("cosine", "--weight-decay", "0.1", "--modes", "4")
+    # The norm falls as exp(-e t) from 1 to 1e-3.
+    assert found["norm_collapsed_at"] == pytest.approx(np.log(1e3) / 0.1, rel=1e-6)
+
+
 def test_weight_decay_above_critical_is_answered() -> None:
     assert answer("scalar", "--weight-decay", "0.3")["verdict"] == "collapsed"
     assert answer("linear", "--weight-decay", "0.3", "--time", "5")["p_plus"] is None
@@ -90,6 +114,12 @@ def test_linear_alternation_and_cosine_answer(tmp_path: Path) -> None:
     assert answer("linear", "--variant", "both-terms", "--time", "20")["theorems"]["theorem_2_over_bound"] < 1.01
     found = answer("alternation", "--noise2", "0.5")
     assert found["moving_average"]["slow_eigenvalue"] == pytest.approx(-0.031885, abs=1e-6)
+    at = found["theta_at_time"]
+    assert at["exact_or_sampled_eta"] == pytest.approx(0.1 * np.exp(-5), rel=1e-12)
+    theta, eta = 0.1, 0.1
+    for _ in range(100_000):
+        theta, eta = theta + 1e-4 * (eta - 1.5 * theta), eta + 1e-5 * (theta - eta)
+    assert at["moving_average"] == pytest.approx(theta, rel=1e-3)
     assert found["mlp"]["largest_difference"] < 1e-14
     assert answer("cosine", "--variant", "both-terms")["largest_energy"] > 0.999
     for system in ("linear", "alternation", "cosine"):
@@ -111,7 +141,13 @@ def test_linear_alternation_and_cosine_answer(tmp_path: Path) -> None:
         (("basin", "--size", "1"), "size: found 1"),
         (("linear", "--noise2", "-1"), "noise2: found -1.0"),
         (("alternation", "--beta", "-1"), "beta: found -1.0"),
-        (("alternation", "--step-size", "30", "--theta", "3"), "diverges at step"),
+        (("alternation", "--noise2", "1e308"), "noise2: found 1e+308, at most 1e+06"),
+        (("cosine", "--epoch", "1e9"), "epoch: found 1000000000.0"),
+        (("linear", "--time", "1e9"), "time: found 1e+09, at most 10000"),
+        (("scalar", "--weight-decay", "1e-300"), "weight_decay: found 1e-300, must be 0 or at least 1e-09"),
+        (("scalar", "--momentum", "0.9"), "give its --step-size as well"),
+        (("scalar", "--gradient-noise", "0.1"), "give its --step-size as well"),
+        (("scalar", "--no-predictor", "--phi", "0.3"), "--phi: found 0.3 with --no-predictor"),
         (("linear", "--predictor", "none"), "predictor: found 'none', allowed are trained"),
         (("cosine", "--least-agreement", "2"), "least agreement: found 2.0"),
     ],
