@@ -15,12 +15,15 @@ from collapse_lab.toy.flow import DIVERGED, checked_start
 from collapse_lab.toy.rule import Array
 
 
-def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0, rate: float = 1.0) -> Array:
+def exact_rounds(
+    phi: float, theta: float, rounds: int, noise2: float = 0.0, rate: float = 1.0, weight_decay: float = 0.0
+) -> Array:
     """theta after 0, 1, ... rounds (rounds + 1,), each solved exactly with the predictor: the flow run to its end.
 
     The inner flow keeps ``c = phi^2 - a theta^2`` and ends where ``phi theta = theta_t / (1 + s2)``, so
-    ``theta_{t+1} sqrt(c + a theta_{t+1}^2) = theta_t / (1 + s2)``. Needs phi > 0, which it then stays; raises ``InputError``
-    elsewhere.
+    ``theta_{t+1} sqrt(c + a theta_{t+1}^2) = theta_t / (1 + s2)``. With weight decay e the inner flow ends where
+    ``phi^2 = a theta^2``, so ``theta_{t+1}^2 = max(|theta_t| - e / sqrt(a), 0) / ((1 + s2) sqrt(a))``. Needs phi > 0, which
+    it then stays; raises ``InputError`` elsewhere.
 
     >>> exact_rounds(0.6, 0.1, 3).round(6).tolist()
     [0.1, 0.162961, 0.253232, 0.364441]
@@ -33,7 +36,10 @@ def exact_rounds(phi: float, theta: float, rounds: int, noise2: float = 0.0, rat
     if rate <= 0:
         raise InputError(f"rate: found {rate:g}, the predictor must learn: above 0")
     c, found = phi**2 - rate * theta**2, [theta]
-    for _ in range(rounds):
+    for _ in range(rounds if weight_decay else 0):
+        square = max(abs(found[-1]) - weight_decay / np.sqrt(rate), 0.0) / ((1 + noise2) * np.sqrt(rate))
+        found.append(float(np.copysign(np.sqrt(square), theta)))
+    for _ in range(0 if weight_decay else rounds):
         wanted = (found[-1] / (1 + noise2)) ** 2
         root = np.sqrt(c**2 + 4 * rate * wanted)
         square = 2 * wanted / (c + root) if c > 0 else (root - c) / (2 * rate)
@@ -54,8 +60,33 @@ def contraction(end: tuple[float, float], noise2: float = 0.0, rate: float = 1.0
     return float(phi / ((1 + noise2) * (phi**2 + rate * theta**2)))
 
 
+def decayed_limit(theta: float, noise2: float, rate: float, weight_decay: float) -> tuple[float, float]:
+    """The limit of theta under exact rounds with weight decay e > 0, and the factor by which a round nears it.
+
+    The larger root of ``q sqrt(a) theta^2 - |theta| + e / sqrt(a) = 0``, q = 1 + s2, from starts above the smaller one,
+    with factor ``1 / (2 q sqrt(a) |theta|)``; else 0, reached in a finite number of rounds: factor 0. At a = 1 the roots
+    are DirectPred's p_+ and p_-.
+
+    >>> [round(x, 8) for x in decayed_limit(0.1, 0.5, 1.0, 0.05)]
+    [0.61222001, 0.54446658]
+    """
+    stiffness = (1 + noise2) * np.sqrt(rate)
+    discriminant = 1 - 4 * (1 + noise2) * weight_decay
+    if discriminant < 0 or abs(theta) <= (1 - np.sqrt(discriminant)) / (2 * stiffness):
+        return 0.0, 0.0
+    end = float((1 + np.sqrt(discriminant)) / (2 * stiffness))
+    return float(np.copysign(end, theta)), float(1 / (2 * stiffness * end))
+
+
 def k_step_rounds(
-    phi: float, theta: float, k: int, step_size: float, steps: int, noise2: float = 0.0, rate: float = 1.0
+    phi: float,
+    theta: float,
+    k: int,
+    step_size: float,
+    steps: int,
+    noise2: float = 0.0,
+    rate: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> tuple[Array, Array]:
     """phi and theta after each of ``steps`` steps of gradient descent (steps + 1,), the target renewed every k steps.
 
@@ -70,7 +101,10 @@ def k_step_rounds(
         p, w = found[step].tolist()
         target = w if step % k == 0 else target
         residual = (1 + noise2) * p * w - target
-        found[step + 1] = p - step_size * rate * w * residual, w - step_size * p * residual
+        found[step + 1] = (
+            p - step_size * (rate * w * residual + weight_decay * p),
+            w - step_size * (p * residual + weight_decay * w),
+        )
         if not np.abs(found[step + 1]).max() < DIVERGED:
             found = found[: step + 1]
             break

@@ -106,6 +106,7 @@ def linear(as_json: bool, out: Path, **values: Any) -> None:
 @THETA
 @NOISE2
 @RATE
+@WEIGHT_DECAY
 @click.option("--rounds", type=click.IntRange(min=0), default=40, help="rounds of the exact alternation [40]")
 @click.option("--step-size", type=float, default=0.1, help="of the k-step alternation [0.1]")
 @click.option(

@@ -25,6 +25,7 @@ def alternation_report(
     theta: float = 0.1,
     noise2: float = 0.0,
     rate: float = 1.0,
+    weight_decay: float = 0.0,
     rounds: int = 40,
     step_size: float = 0.1,
     steps: int = 20000,
@@ -34,40 +35,47 @@ def alternation_report(
     seed: int = 0,
 ) -> Report:
     """Every kind of alternation from one start: limits, contraction, decay, and the gradients that are equal."""
-    Scalar(noise2=noise2, rate=rate)
+    Scalar(noise2=noise2, rate=rate, weight_decay=weight_decay)
     Descent(step_size)
     checked_times(time)
     check_most(time=(time, 1e6))
-    exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate)
-    end = end_state("stop-gradient", phi, theta, noise2, rate)
-    limit, factor = end[1], alternation.contraction(end, noise2, rate)
-    descents = {k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate)[1] for k in PERIODS}
-    memory = moving_average(noise2, beta)
+    exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate, weight_decay)
+    if weight_decay:
+        limit, factor = alternation.decayed_limit(theta, noise2, rate, weight_decay)
+    else:
+        end = end_state("stop-gradient", phi, theta, noise2, rate)
+        limit, factor = end[1], alternation.contraction(end, noise2, rate)
+    descents = {
+        k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate, weight_decay)[1] for k in PERIODS
+    }
+    # Without predictor, noise and weight decay shrink theta alike.
+    shrink = noise2 + weight_decay
+    memory = moving_average(shrink, beta)
     answer: dict[str, Any] = {
         "exact": {"theta": exact.tolist(), "limit": limit, "contraction": factor},
         "k_step": {str(k): k_step_answer(found, k, steps, step_size) for k, found in descents.items()},
-        "no_predictor": without_predictor(noise2, step_size),
+        "no_predictor": without_predictor(shrink, step_size),
         "moving_average": memory,
-        "mean_input": {"rate": -noise2},
-        "theta_at_time": theta_at(theta, noise2, beta, time),
+        "mean_input": {"rate": -shrink},
+        "theta_at_time": theta_at(theta, noise2, beta, time, weight_decay),
         "gradient_of_theta": gradients(noise2, samples),
         "with_predictor": with_predictor(phi, theta, noise2),
         "mlp": shared_gradient(seed),
     }
     curves = {
         "exact round, predictor": exact,
-        "exact round, no predictor": theta * (1 + noise2) ** -np.arange(rounds + 1.0),
+        "exact round, no predictor": theta * (1 + shrink) ** -np.arange(rounds + 1.0),
     }
     curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
     limits = [
         limit,
-        0.0 if noise2 > 0 else theta,
+        0.0 if shrink > 0 else theta,
         *(float(found[-1]) if len(found) > steps else np.nan for found in descents.values()),
     ]
     table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
     caption = (
         f"contraction of an exact round {factor:.6f}; moving average: slow eigenvalue "
-        f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{noise2:g} t); the MLP's expected gradients without "
+        f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{shrink:g} t); the MLP's expected gradients without "
         f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
         f"{answer['mlp']['largest_entry']:.2g}"
     )
@@ -82,15 +90,16 @@ def k_step_answer(found: Array, k: int, steps: int, step_size: float) -> dict[st
     return {"theta": float(found[-1]), "verdict": "diverged", "diverged_round": rounds, "diverged_at": time}
 
 
-def theta_at(theta: float, noise2: float, beta: float, time: float) -> dict[str, float]:
+def theta_at(theta: float, noise2: float, beta: float, time: float, weight_decay: float = 0.0) -> dict[str, float]:
     """Expected theta at a time without predictor, by the kind of eta; the moving average starts at theta."""
-    average = expm(scalar_matrix(noise2, beta) * time) @ [theta, theta]
-    decayed = float(alternation.mean_input(theta, noise2, np.array(time)))
+    shrink = noise2 + weight_decay
+    average = expm(scalar_matrix(shrink, beta) * time) @ [theta, theta]
+    decayed = float(alternation.mean_input(theta, shrink, np.array(time)))
     return {
         "time": time,
         "exact_or_sampled_eta": decayed,
         "mean_input": decayed,
-        "plain_siamese": float(theta * np.exp(-2 * noise2 * time)),
+        "plain_siamese": float(theta * np.exp(-(noise2 + shrink) * time)),
         "moving_average": float(average[0]),
     }
 

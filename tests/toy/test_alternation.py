@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from collapse_lab.errors import InputError
 from collapse_lab.toy import alternation, siamese
@@ -163,3 +164,31 @@ def test_a_diverging_descent_ends_before_the_step_that_leaves_the_numbers() -> N
 def test_bad_input_is_refused(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("noise2", "rate", "decay"), [(0.5, 1.0, 0.05), (0.1, 1.0, 0.04), (0.0, 2.0, 0.1)])
+@pytest.mark.parametrize("theta", [0.01, 0.3, -0.9])
+def test_exact_rounds_with_weight_decay_are_the_inner_flow_run_to_its_end(noise2, rate, decay, theta):
+    def inner(time, weights, target):
+        p, w = weights
+        residual = (1 + noise2) * p * w - target
+        return [-rate * w * residual - decay * p, -p * residual - decay * w]
+
+    weights, found = [0.6, theta], [theta]
+    for _ in range(3):
+        weights = solve_ivp(inner, (0, 4000), weights, args=(found[-1],), rtol=1e-10, atol=1e-13, method="LSODA").y[
+            :, -1
+        ]
+        found.append(weights[1])
+    rounds = alternation.exact_rounds(0.6, theta, 200, noise2, rate, decay)
+    np.testing.assert_allclose(rounds[:4], found, rtol=1e-6, atol=1e-6)
+    limit, factor = alternation.decayed_limit(theta, noise2, rate, decay)
+    assert rounds[-1] == pytest.approx(limit, abs=1e-9)
+    if factor and abs(rounds[8] - limit) > 1e-9:
+        assert (rounds[9] - limit) / (rounds[8] - limit) == pytest.approx(factor, rel=0.1)
+
+
+def test_descent_in_rounds_with_weight_decay_ends_at_p_plus():
+    _, theta = alternation.k_step_rounds(0.6, 0.6, 10, 0.1, 20000, 0.5, 1.0, 0.05)
+    # A round's fixed point is that of the flow: p = theta = p_+.
+    assert theta[-1] == pytest.approx(0.61222001, abs=1e-8)
