@@ -157,6 +157,7 @@ def test_an_interrupt_while_everything_starts_is_answered_with_one_line(tmp_path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     time.sleep(delay)
     os.killpg(running.pid, signal.SIGINT)
@@ -170,6 +171,7 @@ def test_workers_end_with_their_parent(tmp_path):
         [sys.executable, "-m", "collapse_lab", "compare", "--seeds", "1", "--out", str(tmp_path), "--name", "study"],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     run = tmp_path / "study" / "simsiam" / "seed0"
     wait_for(run / "timing.csv")
@@ -182,6 +184,11 @@ def test_workers_end_with_their_parent(tmp_path):
     assert not group_lives(running.pid)
     # Which of the two depends on whether the run still noticed; both are resumed.
     assert json.loads((run / "status.json").read_text())["state"] in ("running", "interrupted")
+
+
+def hear_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def group_lives(group: int) -> bool:
@@ -206,6 +213,7 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     wait_for(tmp_path / "study" / "simsiam" / "seed0" / "timing.csv")
     # As a terminal does it: the whole process group gets the signal.
