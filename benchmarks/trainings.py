@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from collapse_lab import augment, data
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.methods import method
 from collapse_lab.monitors import Watch
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import AUGMENT, DATA
+from collapse_lab.settings import Config
 
 
 class Training:

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, parse, read_toml
+from collapse_lab.config import Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, PRESETS
+from collapse_lab.settings import Config, DataConfig, DataName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

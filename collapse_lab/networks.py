@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from collapse_lab.config import NetworkConfig, OutputNorm
 from collapse_lab.draws import key
+from collapse_lab.settings import NetworkConfig, OutputNorm
 
 TINY_IMAGE, SMALL_IMAGE = 16, 64
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab import networks
-from collapse_lab.config import Config
 from collapse_lab.losses import LOSSES, Loss
+from collapse_lab.settings import Config
 from collapse_lab.targets import OtherView
 
 

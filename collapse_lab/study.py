@@ -12,7 +12,6 @@ from typing import Any
 
 from collapse_lab import config as configuration
 from collapse_lab import data
-from collapse_lab.config import Config
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
@@ -29,6 +28,7 @@ from collapse_lab.runs import (
     training_seconds,
     write_whole,
 )
+from collapse_lab.settings import Config
 from collapse_lab.trainer import check, pick_device, threads
 from collapse_lab.workers import Listener, News, run_name, train_all
 

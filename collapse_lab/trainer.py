@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from collapse_lab import augment, data, draws
-from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
@@ -29,6 +28,7 @@ from collapse_lab.monitors import (
 )
 from collapse_lab.objective import build_objective
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
+from collapse_lab.settings import Config, TrainConfig
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}

@@ -7,11 +7,12 @@ from click import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collapse_lab.config import Config, build, differences, from_json, leaves, read_toml, to_json
+from collapse_lab.config import build, differences, from_json, leaves, read_toml, to_json
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configuration_flags, configured
 from collapse_lab.methods import METHODS
 from collapse_lab.presets import AUGMENT, DATA, PRESETS
+from collapse_lab.settings import Config
 
 NO_FLAGS = {"config": None, "preset": ()}
 

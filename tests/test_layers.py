@@ -15,6 +15,7 @@ CORE = [
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
     ["monitors.statistics", "monitors.verdict"],
+    ["settings"],
     ["config", "records", "draws", "monitors.tap", "monitors.probes", "monitors.history"],
     ["monitors.recorder", "monitors.schedules"],
     ["monitors.distributed"],

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS, method
 from collapse_lab.objective import Objective, build_objective
+from collapse_lab.settings import Config
 from collapse_lab.targets import OtherView
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from collapse_lab import data, trainer
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, clean, evaluate, outputs, pixel_baselines
@@ -19,6 +19,7 @@ from collapse_lab.monitors import STANDARD
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
 from collapse_lab.runs import Run, final_values
+from collapse_lab.settings import Config
 from collapse_lab.trainer import Progress, schedule, train
 
 SIZE = (8, 8)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab import geometry, networks
-from collapse_lab.config import Config, OutputNorm, build
+from collapse_lab.config import build
 from collapse_lab.draws import key
 from collapse_lab.losses import LOSSES
 from collapse_lab.methods import method
 from collapse_lab.objective import Objective
+from collapse_lab.settings import Config, OutputNorm
 from collapse_lab.targets import OtherView
 
 CONTENT, CHANNELS, HIDDEN, DIM, BOTTLENECK = 8, 64, 256, 128, 32
