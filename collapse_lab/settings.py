@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,30 +82,66 @@ class NetworkConfig:
     projector_dim: Annotated[Count, Field(description="d, the width of z")] = 128
     projector_hidden_norm: Annotated[bool, Field(description="BatchNorm on hidden layers of the projector")] = True
     projector_output_norm: Annotated[OutputNorm, Field(description="BatchNorm on z")] = "none"
-    predictor: Annotated[Literal["mlp", "identity"], Field(description="h")] = "mlp"
+    predictor: Annotated[Literal["mlp", "identity", "linear", "bias", "direct"], Field(description="h")] = "mlp"
     predictor_hidden: Annotated[Count, Field(description="hidden width of the predictor")] = 32
     predictor_hidden_norm: Annotated[bool, Field(description="BatchNorm on the hidden layer of the predictor")] = True
     predictor_output_norm: Annotated[OutputNorm, Field(description="BatchNorm on p")] = "none"
     predictor_frozen: Annotated[bool, Field(description="leave the predictor as initialised")] = False
+    direct_decay: Annotated[Share, Field(description="direct: rho, share of the old F in its running average")] = 0.3
+    direct_boost: Annotated[NonNegative, Field(description="direct: eps, added to p_j as a share of max s_j")] = 0.1
+    direct_every: Annotated[Count, Field(description="direct: steps between two eigendecompositions")] = 1
 
     @model_validator(mode="after")
     def check(self) -> NetworkConfig:
-        """Refuse to freeze what has no weights."""
-        if self.predictor == "identity" and self.predictor_frozen:
-            raise ValueError("network.predictor_frozen: found true with predictor 'identity', which has no weights")
+        """Refuse to freeze what is not trained."""
+        if self.predictor in ("identity", "direct") and self.predictor_frozen:
+            raise ValueError(
+                f"network.predictor_frozen: found true with predictor '{self.predictor}', which has no trained weights"
+            )
         return self
 
 
 @dataclass(frozen=True, config=NO_EXTRA)
 class ObjectiveConfig:
-    """What is matched with what, and which way the encoder's gradient goes."""
+    """Which way the encoder's gradient goes, which views are predicted, and the loss."""
 
     stop_gradient: Annotated[
         Literal["target", "prediction", "none"], Field(description="branch cut off from the encoder's gradient")
     ] = "target"
-    loss: Annotated[Literal["negative-cosine", "mse", "cross-entropy"], Field(description="loss of p and t")] = (
-        "negative-cosine"
-    )
+    loss: Annotated[
+        Literal["negative-cosine", "mse", "cross-entropy", "nt-xent", "info-nce", "swapped-prediction"],
+        Field(description="loss of p and t"),
+    ] = "negative-cosine"
+    symmetric: Annotated[bool, Field(description="predict both views of a pair, not only the first")] = True
+    pairs: Annotated[Count, Field(description="pairs of views of an image")] = 1
+    temperature: Annotated[Positive, Field(description="of nt-xent, info-nce and swapped-prediction")] = 0.1
+    queue: Annotated[Count, Field(description="info-nce: earlier targets kept as negatives")] = 4096
+    prototypes: Annotated[Count, Field(description="swapped-prediction: number of prototypes")] = 128
+    sinkhorn_epsilon: Annotated[Positive, Field(description="swapped-prediction: entropy weight of the codes")] = 0.05
+    sinkhorn_iterations: Annotated[Count, Field(description="swapped-prediction: iterations for the codes")] = 3
+
+
+@dataclass(frozen=True, config=NO_EXTRA)
+class TargetConfig:
+    """What is matched: whose weights, which estimate of the expectation over views, which head."""
+
+    network: Annotated[Literal["online", "lagged"], Field(description="whose weights make the target")] = "online"
+    momentum: Annotated[Share, Field(description="lagged: m of the moving average of weights; 0 copies")] = 0.0
+    every: Annotated[Count | Literal["epoch"], Field(description="lagged: steps between two updates, or 'epoch'")] = 1
+    estimate: Annotated[
+        Literal["other-view", "mean-output", "mean-input", "memory"], Field(description="of E_T[F(T x)]")
+    ] = "other-view"
+    views: Annotated[Count, Field(description="mean-output, mean-input: K, views drawn for the target alone")] = 8
+    normalised: Annotated[bool, Field(description="mean-output, memory: average l2-normalised outputs")] = True
+    eta_momentum: Annotated[Share, Field(description="memory: m, share of the old eta in the new one")] = 0.8
+    eta_start: Annotated[
+        Literal["first-visit", "random"], Field(description="memory: the other view at first, or a random unit vector")
+    ] = "first-visit"
+    eta_dtype: Annotated[Literal["float32", "float16"], Field(description="memory: how eta is kept")] = "float32"
+    head: Annotated[
+        Literal["identity", "predictor", "inverse-predictor", "centring", "decorrelation"],
+        Field(description="what is made of the other view's z before it is matched"),
+    ] = "identity"
 
 
 @dataclass(frozen=True, config=NO_EXTRA)
@@ -120,9 +157,12 @@ class TrainConfig:
     momentum: Annotated[float, Field(ge=0, lt=1, description="momentum of SGD")] = 0.9
     weight_decay: Annotated[NonNegative, Field(description="on every parameter, biases and BatchNorm too")] = 5e-4
     warmup_epochs: Annotated[int, Field(ge=0, description="epochs of linear warm-up")] = 0
+    optimizer: Annotated[Literal["sgd", "lars"], Field(description="optimizer, with momentum")] = "sgd"
     predictor_lr: Annotated[Literal["constant", "decayed"], Field(description="schedule of the predictor's rate")] = (
         "constant"
     )
+    predictor_rate: Annotated[Positive, Field(description="the predictor's rate as a multiple of the encoder's")] = 1.0
+    predictor_steps: Annotated[Count, Field(description="updates of the predictor for one of the encoder")] = 1
     precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the networks; losses are float32")] = (
         "float32"
     )
@@ -163,5 +203,61 @@ class Config:
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    target: TargetConfig = Field(default_factory=TargetConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     monitor: MonitorConfig = Field(default_factory=MonitorConfig)
+
+    @model_validator(mode="after")
+    def check(self) -> Config:
+        """Refuse parts that do not fit together."""
+        for impossible, reason in self._conflicts():
+            if impossible:
+                raise ValueError(reason)
+        return self
+
+    def _conflicts(self) -> Iterator[tuple[bool, str]]:
+        target, objective, predictor = self.target, self.objective, self.network.predictor
+        stop, plain = objective.stop_gradient, target.estimate == "other-view"
+        blocked = "lagged" if target.network == "lagged" else "memory" if target.estimate == "memory" else None
+        yield (
+            blocked is not None and stop != "target",
+            f"objective.stop_gradient: found '{stop}', but no gradient passes through a {blocked} target; use 'target'",
+        )
+        yield (
+            target.estimate == "memory" and target.network == "lagged",
+            "target.network: found 'lagged' with estimate 'memory', which keeps outputs of the encoder; use 'online'",
+        )
+        yield (
+            target.head != "identity" and not (plain and target.network == "online" and objective.symmetric),
+            f"target.head: found '{target.head}', which needs network 'online', estimate 'other-view' and both views "
+            "predicted",
+        )
+        yield (
+            target.head != "identity" and predictor == "identity",
+            f"target.head: found '{target.head}' with network.predictor 'identity', but it is made with the predictor",
+        )
+        yield (
+            target.head == "inverse-predictor" and stop != "target",
+            f"objective.stop_gradient: found '{stop}' with target.head 'inverse-predictor', which needs 'target'",
+        )
+        yield (
+            not plain and (objective.pairs > 1 or not objective.symmetric),
+            f"objective.pairs, objective.symmetric: found {objective.pairs} and {objective.symmetric} with "
+            f"target.estimate '{target.estimate}', which does not distinguish views; use 1 and true",
+        )
+        yield (
+            objective.loss == "nt-xent" and not (plain and objective.symmetric and objective.pairs == 1),
+            "objective.loss: found 'nt-xent', which contrasts the two views of one symmetric pair; it needs "
+            "target.estimate 'other-view', objective.symmetric and one pair",
+        )
+        yield (
+            objective.loss == "info-nce" and stop != "target",
+            f"objective.stop_gradient: found '{stop}' with loss 'info-nce', whose queue holds no gradient; "
+            "use 'target'",
+        )
+        untrained = predictor in ("identity", "direct") or self.network.predictor_frozen
+        yield (
+            self.train.predictor_steps > 1 and (untrained or target.head != "identity"),
+            f"train.predictor_steps: found {self.train.predictor_steps}, needs a predictor that is trained and "
+            "target.head 'identity'",
+        )
