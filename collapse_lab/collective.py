@@ -24,7 +24,7 @@ def all_rows(rows: Tensor) -> Tensor:
     """
     if processes()[1] == 1:
         return rows
-    gathered: Tensor = _AllRows.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _AllRows.apply(rows)
     return gathered
 
 
@@ -36,7 +36,7 @@ class _AllRows(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         rank, count = processes()
         total = gradient.clone()

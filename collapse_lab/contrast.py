@@ -60,7 +60,7 @@ class QueuedInfoNCE(nn.Module):
     def forward(self, p: Tensor, t: Tensor) -> Tensor:
         """The loss of predictions and targets (..., N, D)."""
         p, t = _unit(p).flatten(0, -2), _unit(t).flatten(0, -2)
-        logits = torch.cat([(p * t).sum(1, keepdim=True), p @ self.queue.T], dim=1) / self.temperature
+        logits = torch.cat([(p * t).sum(1, keepdim=True), p @ self.queue.float().T], dim=1) / self.temperature
         if self.training:
             # A new tensor: the backward pass still needs the old one.
             self.queue = torch.cat([all_rows(t.detach()), self.queue])[: len(self.queue)]

@@ -49,4 +49,5 @@ def direct_weight(moment: Tensor, boost: float) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(moment)
     values = values.clamp(min=0)
-    return (vectors * (values.sqrt() + boost * values.max())) @ vectors.T
+    weight: Tensor = (vectors * (values.sqrt() + boost * values.max())) @ vectors.T
+    return weight

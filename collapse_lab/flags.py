@@ -58,7 +58,7 @@ def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config
     Later layers win: data preset, ``--preset``, method, TOML file, flags. ``values`` are the flags as click gives them.
     Raises ``InputError`` for anything unknown, impossible, or at odds with a method.
     """
-    rows = [(name, method(name).overrides) for name in methods]
+    rows = [(name, method(name).settings) for name in methods]
     chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
     data = chosen.get("data.name", "digits")
     presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]

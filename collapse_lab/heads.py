@@ -1,8 +1,9 @@
 """What is made of the other view's z before it is matched: the arms of Zhang et al. (2022), "How does SimSiam avoid collapse
 without negative samples?".
 
-A head is ``head(t, p) -> made`` with t (V, N, D) the exchanged outputs and p (V, N, D) the predictions. ``learning(made, t)`` is
-what it learns by itself. u is l2-normalised, e = u(t) - u(p of the same view), o its mean over the batch of all processes.
+A head is ``head(t, p) -> made`` with t (V, N, D) the exchanged outputs and p (V, N, D) the predictions;
+``learning(made, t)`` is what it learns by itself. u is l2-normalised, e = u(t) - u(p of the same view), o its mean over
+the batch of all processes.
 """
 
 from __future__ import annotations

@@ -110,17 +110,21 @@ class Objective(nn.Module):
 
 def build_objective(config: Config, mean: Tensor, std: Tensor, image_size: int, images: int) -> Objective:
     """The objective of a configuration for ``images`` training images with the given channel statistics (C,), on the CPU."""
-    network, seed = config.network, config.train.seed
-    encoder = networks.encoder(network, mean, std, image_size, seed)
+    return assemble(config, networks.encoder(config.network, mean, std, image_size, config.train.seed), images)
+
+
+def assemble(config: Config, encoder: networks.Encoder, images: int) -> Objective:
+    """The objective of a configuration around an encoder with outputs of width ``network.projector_dim``."""
+    dim, seed = config.network.projector_dim, config.train.seed
     swapped = config.objective.loss == "swapped-prediction"
     return Objective(
         encoder,
-        networks.predictor(network, seed),
+        networks.predictor(config.network, seed),
         _target(config, encoder, images),
         config.objective.stop_gradient,
-        _loss(config.objective, network.projector_dim, seed),
+        _loss(config.objective, dim, seed),
         head=_head(config),
-        prototypes=networks.prototypes(network.projector_dim, config.objective.prototypes, seed) if swapped else None,
+        prototypes=networks.prototypes(dim, config.objective.prototypes, seed) if swapped else None,
         symmetric=config.objective.symmetric,
         pairs=config.objective.pairs,
     )
@@ -129,7 +133,9 @@ def build_objective(config: Config, mean: Tensor, std: Tensor, image_size: int, 
 def _target(config: Config, encoder: nn.Module, images: int) -> targets.Target:
     chosen = config.target
     every = images // config.train.batch if chosen.every == "epoch" else chosen.every
-    online = targets.Online(encoder, twin=chosen.network == "online" and chosen.estimate in ("mean-output", "mean-input"))
+    online = targets.Online(
+        encoder, twin=chosen.network == "online" and chosen.estimate in ("mean-output", "mean-input")
+    )
     network = targets.Lagged(encoder, chosen.momentum, every) if chosen.network == "lagged" else online
     estimates: Mapping[str, Callable[[], targets.Target]] = {
         "other-view": lambda: targets.OtherView(network),

@@ -215,6 +215,11 @@ class Config:
                 raise ValueError(reason)
         return self
 
+    @property
+    def views(self) -> int:
+        """Views of an image that the encoder gives outputs of in one step."""
+        return 2 * self.objective.pairs
+
     def _conflicts(self) -> Iterator[tuple[bool, str]]:
         target, objective, predictor = self.target, self.objective, self.network.predictor
         stop, plain = objective.stop_gradient, target.estimate == "other-view"

@@ -108,7 +108,7 @@ def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Imag
         found = read_config(directory)
         if overwrite and str(directory.relative_to(study)) in runs:
             continue
-        row = METHODS[found.method].overrides if found.method in METHODS else {}
+        row = METHODS[found.method].settings if found.method in METHODS else {}
         expected = configuration.build(found.method, configuration.flat(shared), row, {"train.seed": found.train.seed})
         differing = configuration.differences(found, expected)
         if differing:

@@ -70,8 +70,8 @@ class Lagged(nn.Module):
     def after_step(self, encoder: nn.Module, step: int) -> None:
         """Follow the encoder where ``step``, the number of updates so far, is a multiple of k."""
         if step % self.every == 0:
-            own, new = list(self.copy.parameters()), [weight.detach() for weight in encoder.parameters()]
-            torch._foreach_lerp_(own, new, 1 - self.momentum)
+            own: list[Tensor] = list(self.copy.parameters())
+            torch._foreach_lerp_(own, list(encoder.parameters()), 1 - self.momentum)
 
 
 Network = Online | Lagged
@@ -186,7 +186,7 @@ def exchanged(rows: Tensor) -> Tensor:
     """(V, ...) with neighbours exchanged: 1, 0, 3, 2, ...; raises ``ValueError`` where V is odd."""
     if len(rows) % 2:
         raise ValueError(f"found {len(rows)} views, needs pairs")
-    return rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return rows.view(-1, 2, *rows.shape[1:]).flip(1).view_as(rows)
 
 
 def _scaled(rows: Tensor, normalised: bool) -> Tensor:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "directpred"],
     ["geometry.spectra", "geometry.predictor"],
     ["geometry.pairs"],
     ["geometry"],
@@ -22,10 +22,11 @@ CORE = [
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
-    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
+    ["contrast", "targets"],
+    ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags"],
     ["heatmap"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence"],
+    ["evaluate", "arrays", "evidence", "optimisation"],
     ["trainer", "weights", "report"],
     ["workers"],
     ["study", "checkpoints", "recorded"],
