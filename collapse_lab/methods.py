@@ -68,7 +68,7 @@ _CHEN, _SU, _ZHANG, _TIAN = "Chen & He (2020)", "Su (2020)", "Zhang et al. (2022
 
 METHODS: Mapping[str, Method] = {
     "simsiam": _row("stop-gradient on the target, MLP predictor", f"{_CHEN}, eq. 4", paper="figure-2/stop-gradient"),
-    "no-stop-gradient": _row("gradient through both branches", f"{_CHEN}, Figure 2", _THROUGH, paper="figure-2/none"),
+    "no-stop-gradient": _row("gradient through both branches", f"{_CHEN}, Figure 2", _THROUGH, paper="figure-2/no-stop-gradient"),
     "no-predictor": _row("h is the identity", f"{_CHEN}, Table 1 (a)", _NO_PREDICTOR, paper="table-1/a"),
     "fixed-predictor": _row(
         "h stays as initialised", f"{_CHEN}, Table 1 (b)", {"network.predictor_frozen": True}, paper="table-1/b"
@@ -88,19 +88,19 @@ METHODS: Mapping[str, Method] = {
         "only the first view is predicted",
         f"{_CHEN}, section 4.6",
         {"objective.symmetric": False},
-        paper="symmetry/asym",
+        paper="section-4.6/asymmetric",
     ),
     "asymmetric-2x": _row(
         "only the first view is predicted, two pairs of views",
         f"{_CHEN}, section 4.6",
         {"objective.symmetric": False, "objective.pairs": 2},
-        paper="symmetry/asym-2x",
+        paper="section-4.6/asymmetric-2x",
     ),
     "cross-entropy": _row(
         "cross-entropy of softmax over channels",
         f"{_CHEN}, section 4.5",
         {"objective.loss": "cross-entropy"},
-        paper="similarity/cross-entropy",
+        paper="section-4.5/cross-entropy",
     ),
     "mse": _row("squared distance, not normalised", f"{_SU}, eq. 2", _MSE),
     "byol": _row(
@@ -113,20 +113,20 @@ METHODS: Mapping[str, Method] = {
     ),
     "alternation-1": _row("targets of the weights one step ago: SimSiam", f"{_CHEN}, eq. 7, 10", _alternation(1)),
     "alternation-10": _row(
-        "targets fixed for 10 steps", f"{_CHEN}, section 5.2", _alternation(10), paper="alternation/10-step"
+        "targets fixed for 10 steps", f"{_CHEN}, section 5.2", _alternation(10), paper="section-5.2/10-step"
     ),
     "alternation-100": _row(
-        "targets fixed for 100 steps", f"{_CHEN}, section 5.2", _alternation(100), paper="alternation/100-step"
+        "targets fixed for 100 steps", f"{_CHEN}, section 5.2", _alternation(100), paper="section-5.2/100-step"
     ),
     "alternation-epoch": _row(
-        "targets fixed for an epoch", f"{_CHEN}, section 5.2", _alternation("epoch"), paper="alternation/1-epoch"
+        "targets fixed for an epoch", f"{_CHEN}, section 5.2", _alternation("epoch"), paper="section-5.2/1-epoch"
     ),
     "momentum-eta": _row(
         "a moving average of outputs per image as target, no predictor",
         f"{_CHEN}, section 5.2",
         _NO_PREDICTOR,
         {"target.estimate": "memory"},
-        paper="alternation/momentum-eta",
+        paper="section-5.2/moving-average",
         defaults={"target.eta_momentum": 0.8},
     ),
     "exact-eta": _row(
@@ -164,7 +164,7 @@ METHODS: Mapping[str, Method] = {
         _SIMCLR,
         _NO_PREDICTOR,
         _THROUGH,
-        paper="simclr/plain",
+        paper="section-6.2/simclr",
         defaults={"objective.temperature": 0.2},
     ),
     "simclr-predictor": _row(
@@ -172,14 +172,14 @@ METHODS: Mapping[str, Method] = {
         f"{_CHEN}, section 6.2",
         _SIMCLR,
         _THROUGH,
-        paper="simclr/predictor",
+        paper="section-6.2/simclr-predictor",
         defaults={"objective.temperature": 0.2},
     ),
     "simclr-predictor-stop-gradient": _row(
         "NT-Xent with predictor and stop-gradient",
         f"{_CHEN}, section 6.2",
         _SIMCLR,
-        paper="simclr/predictor-stop-gradient",
+        paper="section-6.2/simclr-predictor-stop-gradient",
         defaults={"objective.temperature": 0.2},
     ),
     "swav": _row(
@@ -187,10 +187,10 @@ METHODS: Mapping[str, Method] = {
         "Caron et al. (2020)",
         _SWAV,
         _NO_PREDICTOR,
-        paper="swav/plain",
+        paper="section-6.2/swav",
     ),
     "swav-predictor": _row(
-        "the same, predictor before the prototypes", f"{_CHEN}, section 6.2", _SWAV, paper="swav/predictor"
+        "the same, predictor before the prototypes", f"{_CHEN}, section 6.2", _SWAV, paper="section-6.2/swav-predictor"
     ),
     "swav-no-stop-gradient": _row(
         "gradient through the codes",
