@@ -68,7 +68,9 @@ _CHEN, _SU, _ZHANG, _TIAN = "Chen & He (2020)", "Su (2020)", "Zhang et al. (2022
 
 METHODS: Mapping[str, Method] = {
     "simsiam": _row("stop-gradient on the target, MLP predictor", f"{_CHEN}, eq. 4", paper="figure-2/stop-gradient"),
-    "no-stop-gradient": _row("gradient through both branches", f"{_CHEN}, Figure 2", _THROUGH, paper="figure-2/no-stop-gradient"),
+    "no-stop-gradient": _row(
+        "gradient through both branches", f"{_CHEN}, Figure 2", _THROUGH, paper="figure-2/no-stop-gradient"
+    ),
     "no-predictor": _row("h is the identity", f"{_CHEN}, Table 1 (a)", _NO_PREDICTOR, paper="table-1/a"),
     "fixed-predictor": _row(
         "h stays as initialised", f"{_CHEN}, Table 1 (b)", {"network.predictor_frozen": True}, paper="table-1/b"

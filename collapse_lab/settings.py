@@ -82,6 +82,10 @@ class NetworkConfig:
     projector_dim: Annotated[Count, Field(description="d, the width of z")] = 128
     projector_hidden_norm: Annotated[bool, Field(description="BatchNorm on hidden layers of the projector")] = True
     projector_output_norm: Annotated[OutputNorm, Field(description="BatchNorm on z")] = "none"
+    start: Annotated[
+        Literal["default", "centred", "near-constant"],
+        Field(description="initial outputs: as they come, around a mean of 0, or around one far from it"),
+    ] = "default"
     predictor: Annotated[Literal["mlp", "identity", "linear", "bias", "direct"], Field(description="h")] = "mlp"
     predictor_hidden: Annotated[Count, Field(description="hidden width of the predictor")] = 32
     predictor_hidden_norm: Annotated[bool, Field(description="BatchNorm on the hidden layer of the predictor")] = True
@@ -97,6 +101,10 @@ class NetworkConfig:
         if self.predictor in ("identity", "direct") and self.predictor_frozen:
             raise ValueError(
                 f"network.predictor_frozen: found true with predictor '{self.predictor}', which has no trained weights"
+            )
+        if self.start != "default" and self.projector_output_norm == "non-affine":
+            raise ValueError(
+                f"network.start: found '{self.start}' with projector_output_norm 'non-affine', which sets the mean itself"
             )
         return self
 
@@ -149,6 +157,9 @@ class TrainConfig:
     """Optimisation."""
 
     seed: Annotated[int, Field(ge=0, description="seed of weights, order and views")] = 0
+    start: Annotated[
+        str | None, Field(description="arm of the same study whose final weights of the same seed are the initial ones")
+    ] = None
     epochs: Annotated[int, Field(ge=0, description="passes over the training images")] = 60
     batch: Annotated[int, Field(ge=2, description="images in a step")] = 128
     base_lr: Annotated[
@@ -191,6 +202,9 @@ class MonitorConfig:
     on_collapse: Annotated[
         Literal["ignore", "warn", "stop"], Field(description="what an alarm on the run's own history does")
     ] = "ignore"
+    expectation_views: Annotated[
+        int, Field(ge=0, description="views of an image from which each evaluation reckons E_T[F(T x)]; 0: none")
+    ] = 0
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
 
 

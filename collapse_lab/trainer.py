@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab import augment, data, draws
+from collapse_lab import augment, data, draws, networks
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
@@ -27,10 +27,11 @@ from collapse_lab.monitors import (
     Watch,
     judge_run,
 )
-from collapse_lab.objective import build_objective
+from collapse_lab.objective import assemble
 from collapse_lab.optimisation import optimizer, set_rates, update
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
 from collapse_lab.settings import Config, TrainConfig
+from collapse_lab.starts import start_encoder, start_predictor, start_state
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
@@ -108,7 +109,11 @@ class Trainer:
         height, width = images.train.shape[2:]
         self.view_size = (config.augment.size or height, config.augment.size or width)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        objective = build_objective(config, mean, std, min(self.view_size), len(images.train))
+        encoder = networks.encoder(config.network, mean, std, min(self.view_size), config.train.seed)
+        earlier = start_state(config.train, run.directory)
+        start_encoder(encoder, config, earlier, images.train, self.view_size)
+        objective = assemble(config, encoder, len(images.train))
+        start_predictor(objective.predictor, earlier)
         self.objective = objective.to(self.device).to(memory_format=layout)
         self.optimizer = optimizer(self.objective, config.train)
         self.step = 0

@@ -27,6 +27,7 @@ CORE = [
     ["heatmap"],
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence", "optimisation"],
+    ["starts"],
     ["trainer", "weights", "report"],
     ["workers"],
     ["study", "checkpoints", "recorded"],
