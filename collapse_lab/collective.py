@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,18 @@ def all_rows(rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _AllRows.apply(rows)
     return gathered
+
+
+@torch.no_grad()
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors, in place, by their means over all processes; one process alone leaves them as they are."""
+    count = processes()[1]
+    if count == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    for tensor, mean in zip(tensors, flat.div_(count).split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
 
 
 class _AllRows(torch.autograd.Function):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from collapse_lab.collective import average
+
 
 class DirectPredictor(nn.Module):
     """p = W z with W = U diag(sqrt(s_j) + eps max_j s_j) U' from F = U diag(s) U', a running average of E[z z'], uncentred.
@@ -36,6 +38,7 @@ class DirectPredictor(nn.Module):
         rows = torch.cat(self._seen).to(self.moment.dtype)
         self._seen.clear()
         moment = rows.T @ rows / len(rows)
+        average([moment])
         self.moment.copy_(moment if step == 1 else self.decay * self.moment + (1 - self.decay) * moment)
         if step == 1 or step % self.every == 0:
             self.weight.copy_(direct_weight(self.moment, self.boost))

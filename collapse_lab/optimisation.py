@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from collapse_lab.collective import average
 from collapse_lab.objective import Objective
 from collapse_lab.optimizers import LARS
 from collapse_lab.settings import TrainConfig
@@ -59,7 +60,8 @@ def update(
     """Make the ``step``-th update, counted from 1, and return the loss before it, a scalar without graph.
 
     ``predictor_steps`` - 1 updates of the predictor alone, on the same outputs of the encoder, come first. ``half`` lets
-    the networks compute in bfloat16.
+    the networks compute in bfloat16. Of several processes each has its share of the batch, all of the same size, and gets the
+    loss of its share; the gradients are averaged, so that all of them keep the same weights.
     """
     with torch.autocast(views.device.type, torch.bfloat16, enabled=half):
         z = objective.encode(views)
@@ -76,4 +78,6 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     # Weights without a gradient are left alone, by momentum and weight decay too.
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    average([weight.grad for weight in weights if weight.grad is not None])
     optimizer.step()

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "directpred"],
-    ["geometry.spectra", "geometry.predictor"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "collective"],
+    ["geometry.spectra", "geometry.predictor", "directpred"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
