@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses"],
+    ["errors", "geometry.cloud", "losses", "paper"],
     ["geometry.spectra", "geometry.predictor"],
     ["geometry.pairs"],
     ["geometry"],
@@ -21,13 +21,13 @@ CORE = [
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
-    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
+    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags", "study"],
     ["heatmap"],
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence"],
     ["trainer", "weights", "report"],
     ["workers"],
-    ["study", "checkpoints", "recorded"],
+    ["grid", "checkpoints", "recorded"],
     ["diagnose"],
     ["display"],
 ]
@@ -82,6 +82,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "import collapse_lab.study, collapse_lab.paper\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
