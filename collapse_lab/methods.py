@@ -200,7 +200,6 @@ METHODS: Mapping[str, Method] = {
         _SWAV,
         _NO_PREDICTOR,
         _THROUGH,
-        paper="swav/no-stop-gradient",
     ),
     "mocov2": _row(
         "InfoNCE with a queue, target of a moving average of the weights",
