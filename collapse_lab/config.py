@@ -170,6 +170,10 @@ class MonitorConfig:
         Literal["ignore", "warn", "stop"], Field(description="what an alarm on the run's own history does")
     ] = "ignore"
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
+    expectation_views: Annotated[
+        int,
+        Field(ge=0, multiple_of=2, description="views K that say how far h(z) is from E_T[f(T x)]; 0: not measured"),
+    ] = 0
 
 
 @dataclass(frozen=True, config=NO_EXTRA)

@@ -24,9 +24,10 @@ CORE = [
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
     ["heatmap"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence"],
-    ["trainer", "weights", "report"],
-    ["workers"],
+    ["evaluate", "arrays", "evidence", "collapse_time"],
+    ["expectation"],
+    ["trainer", "weights", "report", "augmentation_loss"],
+    ["workers", "network_measures"],
     ["study", "checkpoints", "recorded"],
     ["diagnose"],
     ["display"],
@@ -81,7 +82,8 @@ def test_monitors_know_nothing_of_the_trainer():
 
 def test_light_things_do_not_load_torch():
     code = (
-        "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables, "
+        "collapse_lab.collapse_time\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
