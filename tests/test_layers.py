@@ -26,10 +26,10 @@ CORE = [
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
     ["heatmap", "study_tables", "study_plots"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence", "optimisation"],
-    ["starts"],
-    ["trainer", "weights", "report", "paired"],
-    ["workers"],
+    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
+    ["starts", "expectation"],
+    ["trainer", "weights", "report", "paired", "augmentation_loss"],
+    ["workers", "network_measures"],
     ["summary", "checkpoints", "recorded"],
     ["grid", "measured"],
     ["plan"],
@@ -88,7 +88,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
-        "import collapse_lab.study, collapse_lab.paper\n"
+        "import collapse_lab.study, collapse_lab.paper, collapse_lab.collapse_time\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
