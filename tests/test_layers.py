@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 # From the ground up: a module imports from the floors below its own.
 CORE = [
     ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper"],
-    ["geometry.spectra", "geometry.predictor", "directpred"],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
