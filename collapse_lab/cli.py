@@ -30,6 +30,8 @@ OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", hel
 NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
 ROWS = "checkpoint: what is a row of a sequence or a feature map [pooled]"
 PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
+# Columns from which the table of methods can be read whole.
+WIDE = 120
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
@@ -202,10 +204,16 @@ def diagnose(
 @commands.command()
 @ANSWER
 def methods(as_json: bool) -> None:
-    """Print the methods: what they are, the settings that make them, their source."""
+    """Print the methods: what they are, their parts, encoder passes, source, the paper's number, where they are tested."""
+    from rich.console import Console
+
     from collapse_lab import tables
 
-    _answer({"methods": tables.method_cells()}, tables.method_cells(), as_json)
+    console = Console()
+    narrow = console.is_terminal and console.width < WIDE
+    cells = tables.narrow_method_cells() if narrow else tables.method_cells()
+    caption = f"A terminal of {WIDE} columns shows more, --json all." if narrow else tables.METHODS_CAPTION
+    _answer({"methods": tables.method_documents()}, cells, as_json, caption)
 
 
 def _require_model(model: str | None, path: Path, given: dict[str, str | None]) -> None:

@@ -20,7 +20,7 @@ CORE = [
     ["monitors.recorder", "monitors.schedules"],
     ["monitors.distributed"],
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
-    ["monitors.sinks"],
+    ["monitors.sinks", "parts"],
     ["monitors.lightning", "monitors.huggingface"],
     ["contrast", "targets"],
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
