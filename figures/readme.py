@@ -25,13 +25,16 @@ METADATA: dict[str, Callable[[], tables.Cells]] = {
     "parts": tables.part_cells,
     "metrics": tables.metric_cells,
 }
+COSTS = ROOT / "benchmarks" / "results" / "methods.json"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "methods.md")
 
 
 def table(name: str) -> str:
-    """The Markdown of one table: families, methods, parts, metrics, heads, or gallery."""
+    """The Markdown of one table: families, methods, parts, metrics, costs, heads, or gallery."""
     if name in METADATA:
         return tables.markdown(METADATA[name]())
+    if name == "costs":
+        return costs()
     if name == "heads":
         found = {head: summary(f"digits-{head}") for head in HEADS}
         rows = [{"BatchNorm on z": head, **row} for head in HEADS for row in arms(found[head])]
@@ -41,6 +44,32 @@ def table(name: str) -> str:
     # Studies of the same data share a caption.
     captions = dict.fromkeys(tables.comparison_caption(each) for each in found.values())
     return "\n\n".join([tables.markdown(rows), *captions, " ".join(source(each) for each in found.values())])
+
+
+def costs() -> str:
+    """What a step of each method costs, from the recorded benchmark."""
+    found: dict[str, Any] = json.loads(COSTS.read_text(encoding="utf-8"))
+    rows = [
+        {
+            "method": name,
+            "passes": "{graph} + {bare}".format(**row["passes_counted"]),
+            "needed": "{graph} + {bare}".format(**row["passes_needed"]),
+            "views": str(row["views"]),
+            "steps a second": f"{row['steps_per_second']:.1f}",
+            "time of a step": "{:.2f} ({:.2f} to {:.2f})".format(
+                row["seconds_over_simsiam"]["median"], *row["quartiles"]
+            ),
+            "with its views": f"{row['with_views']:.2f}",
+        }
+        for name, row in found["methods"].items()
+    ]
+    place, rounds = found["machine"], found["methods"]["simsiam"]["seconds_over_simsiam"]["n"]
+    caption = (
+        f"Times are ratios to SimSiam's: median (quartiles) of {rounds} rounds, all methods in turns; {found['what']}. "
+        f"`{found['command']}`: {place['cpu']}, {place['cores']} cores, load average {place['load']:.0f}, one thread, torch "
+        f"{place['torch']}, commit {found['commit']}."
+    )
+    return f"{tables.markdown(rows)}\n\n{caption}"
 
 
 def arms(found: dict[str, Any]) -> list[dict[str, str]]:
