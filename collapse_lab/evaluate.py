@@ -114,8 +114,10 @@ def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> O
     A network fresh from its initialisation has running mean 0 and variance 1, which make its eval-mode output look
     collapsed; its features are to be judged with the statistics of the data.
     """
-    copied = copy.deepcopy(objective).train()
-    for module in copied.modules():
+    # What the target keeps, an eta for every image, is not needed twice.
+    copied = copy.deepcopy(objective, {id(objective.target): objective.target})
+    parts = (copied.encoder.train(), copied.predictor.train())
+    for module in (module for part in parts for module in part.modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
             module.momentum = None
