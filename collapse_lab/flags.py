@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, parse, read_toml
+from collapse_lab.config import Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, PRESETS
+from collapse_lab.settings import Config, DataConfig, DataName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -82,7 +83,7 @@ def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config
     Later layers win: data preset, ``--preset``, method, TOML file, flags. ``values`` are the flags as click gives them.
     Raises ``InputError`` for anything unknown, impossible, or at odds with a method.
     """
-    rows = [(name, method(name).overrides) for name in methods]
+    rows = [(name, method(name).settings) for name in methods]
     chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
     data = chosen.get("data.name", "digits")
     presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import config as configuration
-from collapse_lab.config import Config, Overrides
+from collapse_lab.config import Overrides
 from collapse_lab.errors import InputError
 from collapse_lab.grid import Grid, over_seeds, study_name
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA
+from collapse_lab.settings import Config
 from collapse_lab.study import Study, StudyFile, arm_directory
 
 START = "train.start"
@@ -91,9 +92,9 @@ def _configs(
             overrides[START] = _start(study, overrides[START], found)
         require_consistent(arm.method, {**own, **overrides})
         row = method(arm.method)
-        proposed = getattr(row, "defaults", {})
-        config = configuration.build(arm.method, preset, proposed, own, row.overrides, overrides)
-        base = {**configuration.flat(shared), **{key: own.get(key, proposed[key]) for key in proposed}, **row.overrides}
+        config = configuration.build(arm.method, preset, row.defaults, own, row.overrides, overrides)
+        proposed = {key: own.get(key, value) for key, value in row.defaults.items()}
+        base = {**configuration.flat(shared), **proposed, **row.overrides}
         values = configuration.flat(config)
         named = {key: values[key] for key in overrides if values[key] != base[key]}
         found[label] = (arm_directory(arm.method, named), config)

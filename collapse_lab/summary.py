@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from collapse_lab import config as configuration
-from collapse_lab.config import Config
 from collapse_lab.data import Images
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
@@ -23,6 +22,7 @@ from collapse_lab.runs import (
     training_seconds,
     write_whole,
 )
+from collapse_lab.settings import Config
 from collapse_lab.study import QUANTITIES
 from collapse_lab.trainer import pick_device, threads
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import data
-from collapse_lab.config import Config, TrainConfig
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.runs import ENDED, Run, write_whole
+from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, check, pick_device, train
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
