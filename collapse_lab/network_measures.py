@@ -36,17 +36,30 @@ def expectation(directory: Path, images: Images, views: int = 64) -> dict[str, f
 
 
 def augmentation_losses(
-    directory: Path, images: Images, views: int = 32, draws: int = 16, count: int = 64
+    directory: Path,
+    images: Images,
+    views: int = 16,
+    draws: int = 16,
+    count: int = 48,
+    batch_statistics: bool = False,
 ) -> dict[str, float]:
     """``eq8_...``, ``eq9_...``, ``eq10_...``, see ``augmentation_loss.augmentation_losses``, on training images.
 
-    Backward passes of ``views`` x ``count`` images in every draw. Raises ``InputError`` where the run has no checkpoint.
+    With ``batch_statistics`` the names begin with ``train_``. The cost is that of 2 x ``draws`` backward passes of ``views`` x
+    ``count`` images; the outputs of that many are in memory at once. Raises ``InputError`` where the run has no checkpoint.
     """
 
     def measure(objective: Objective, images: Images, config: Config) -> dict[str, float]:
-        return augmentation_loss.augmentation_losses(
-            objective, images.train, config, views=views, draws=draws, count=count
+        found = augmentation_loss.augmentation_losses(
+            objective.encoder,
+            images.train,
+            config,
+            views=views,
+            draws=draws,
+            count=count,
+            batch_statistics=batch_statistics,
         )
+        return {f"train_{name}": value for name, value in found.items()} if batch_statistics else found
 
     return _at_both_ends(directory, images, measure)
 
