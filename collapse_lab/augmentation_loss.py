@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab.config import Config
 from collapse_lab.expectation import Halves, comparison, half_means, numbered_views
 from collapse_lab.networks import Encoder
+from collapse_lab.settings import Config
 
 EQUATIONS = ("eq8", "eq9", "eq10")
 

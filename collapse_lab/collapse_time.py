@@ -13,7 +13,7 @@ from scipy import stats
 
 from collapse_lab import config as configuration
 from collapse_lab import records
-from collapse_lab.config import Config
+from collapse_lab.settings import Config
 
 SHARE = 0.5
 READINGS = 3

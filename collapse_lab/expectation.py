@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from collapse_lab import augment
-from collapse_lab.config import Config
 from collapse_lab.data import Images
 from collapse_lab.evaluate import Value
 from collapse_lab.geometry import unit_rows
 from collapse_lab.objective import Objective
+from collapse_lab.settings import Config
 
 MOST_IMAGES = 512
 # Training counts its epochs from 1.

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from collapse_lab import augmentation_loss, data
-from collapse_lab.config import Config
+from collapse_lab import augmentation_loss, data, networks
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated
 from collapse_lab.expectation import expectation_values
-from collapse_lab.objective import Objective, build_objective
+from collapse_lab.objective import Objective, assemble
 from collapse_lab.runs import read_config
+from collapse_lab.settings import Config
+from collapse_lab.starts import start_encoder, start_predictor, start_state
 from collapse_lab.trainer import pick_device, threads
 
 Measured = Callable[[Objective, Images, Config], dict[str, float]]
@@ -74,8 +75,18 @@ def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[st
     height, width = images.train.shape[2:]
     size = (config.augment.size or height, config.augment.size or width)
     with threads(config.train.threads):
-        objective = build_objective(config, *data.statistics(images.train), min(size)).to(device)
+        objective = _initial(config, directory, images, size).to(device)
         start = measure(calibrated(objective, here.train, size), here, config)
         state = torch.load(path, map_location=device, weights_only=True)
         objective.load_state_dict(state["objective"])
         return {**measure(objective, here, config), **{f"{name}_start": value for name, value in start.items()}}
+
+
+def _initial(config: Config, directory: Path, images: Images, size: tuple[int, int]) -> Objective:
+    """The objective as its training began, from another run's weights where the configuration says so."""
+    encoder = networks.encoder(config.network, *data.statistics(images.train), min(size), config.train.seed)
+    earlier = start_state(config.train, directory)
+    start_encoder(encoder, config, earlier, images.train, size)
+    objective = assemble(config, encoder, len(images.train))
+    start_predictor(objective.predictor, earlier)
+    return objective

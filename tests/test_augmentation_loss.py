@@ -42,7 +42,7 @@ def digits() -> data.Images:
 
 @pytest.fixture
 def objective(digits) -> Objective:
-    initial = build_objective(short(), *data.statistics(digits.train), 8)
+    initial = build_objective(short(), *data.statistics(digits.train), 8, len(digits.train))
     return calibrated(initial, digits.train, (8, 8)).eval()
 
 

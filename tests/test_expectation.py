@@ -173,7 +173,7 @@ def digits() -> data.Images:
 
 
 def network(config: Config, digits: data.Images) -> Objective:
-    initial = build_objective(config, *data.statistics(digits.train), 8)
+    initial = build_objective(config, *data.statistics(digits.train), 8, len(digits.train))
     return calibrated(initial, digits.train, (8, 8))
 
 

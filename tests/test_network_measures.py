@@ -52,7 +52,7 @@ def test_the_augmentation_losses_are_those_of_the_same_networks(trained):
     directory, images = trained
     found = augmentation_losses(directory, images, views=4, draws=2, count=16)
     settings = {"views": 4, "draws": 2, "count": 16, "batch_statistics": False}
-    objective = build_objective(CONFIG, *data.statistics(images.train), 8)
+    objective = build_objective(CONFIG, *data.statistics(images.train), 8, len(images.train))
     start = losses_of(calibrated(objective, images.train, (8, 8)).encoder, images.train, CONFIG, **settings)
     objective.load_state_dict(torch.load(directory / "checkpoint.pt", weights_only=True)["objective"])
     end = losses_of(objective.encoder, images.train, CONFIG, **settings)
@@ -64,7 +64,7 @@ def test_the_augmentation_losses_are_those_of_the_same_networks(trained):
 
 def test_values_of_the_end_are_those_of_the_trained_weights_and_of_the_start_are_not(trained):
     directory, images = trained
-    objective = build_objective(CONFIG, *data.statistics(images.train), 8)
+    objective = build_objective(CONFIG, *data.statistics(images.train), 8, len(images.train))
     state = torch.load(directory / "checkpoint.pt", weights_only=True)["objective"]
     objective.load_state_dict(state)
     end = {value.metric: value.value for value in expectation_values(objective, images, CONFIG, 4)}
