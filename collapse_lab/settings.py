@@ -206,7 +206,9 @@ class MonitorConfig:
     ] = "ignore"
     expectation_views: Annotated[
         int,
-        Field(ge=0, multiple_of=2, description="views K that say how far h(z) is from E_T[f(T x)]; 0: not measured"),
+        Field(
+            ge=0, multiple_of=2, description="views of an image from which each evaluation reckons E_T[F(T x)]; 0: none"
+        ),
     ] = 0
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
 
