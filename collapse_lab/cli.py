@@ -47,14 +47,14 @@ def compare(
     Without METHOD: simsiam and no-stop-gradient. Finished runs are kept, unfinished ones resumed.
     """
     shared, configs = configured(methods or ("simsiam", "no-stop-gradient"), values)
-    from collapse_lab import plots, study, tables
+    from collapse_lab import grid, plots, tables
     from collapse_lab.display import Display
 
-    directory = out / (_one_name(name) or study.study_name(shared))
+    directory = out / (_one_name(name) or grid.study_name(shared))
     first = shared.train.seed
-    runs = study.arms(configs, range(first, first + seeds))
+    runs = grid.arms(configs, range(first, first + seeds))
     with Display(len(runs)) as display:
-        summary = study.run_study(directory, shared, runs, overwrite=overwrite, listen=display.show)
+        summary = grid.run_study(directory, shared, runs, overwrite=overwrite, listen=display.show)
     _answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
     drawn = plots.draw(directory, directory)
     click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
@@ -70,11 +70,11 @@ def compare(
 def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
     shared, (config,) = configured((method,), values)
-    from collapse_lab import runs, study, workers
+    from collapse_lab import grid, runs, workers
     from collapse_lab.display import Display
 
-    ((path, config),) = study.arms([config], [config.train.seed]).items()
-    directory = out / (_one_name(name) or study.study_name(shared)) / path
+    ((path, config),) = grid.arms([config], [config.train.seed]).items()
+    directory = out / (_one_name(name) or grid.study_name(shared)) / path
     with Display(1) as display:
         state = workers.run_one(config, directory, overwrite=overwrite, listen=display.show)
     values = runs.final_values(directory)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers", "collective"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper"],
     ["geometry.spectra", "geometry.predictor", "directpred"],
     ["geometry.pairs"],
     ["geometry"],
@@ -23,14 +23,14 @@ CORE = [
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
     ["contrast", "targets"],
-    ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags"],
+    ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
     ["heatmap"],
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence", "optimisation"],
     ["starts"],
     ["trainer", "weights", "report"],
     ["workers"],
-    ["study", "checkpoints", "recorded"],
+    ["grid", "checkpoints", "recorded"],
     ["diagnose"],
     ["display"],
 ]
@@ -85,6 +85,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "import collapse_lab.study, collapse_lab.paper\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
