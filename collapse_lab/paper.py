@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,11 +22,13 @@ class Number(NamedTuple):
     setting: str
 
     def text(self) -> str:
-        """The number as printed.
+        """The number as printed, NaN for a run that diverged.
 
         >>> NUMBERS["figure-2/stop-gradient"].text(), NUMBERS["table-1/b"].text()
         ('67.7 ± 0.1', '1.5')
         """
+        if math.isnan(self.value):
+            return "NaN"
         return f"{self.value:.4g}" if self.std is None else f"{self.value:.4g} ± {self.std:g}"
 
 
@@ -49,7 +52,7 @@ def _table_4() -> dict[str, Number]:
         "simsiam": ("SimSiam, batch 256", (68.1, 70.0, 70.8, 71.3)),
     }
     return {
-        f"table-4/{name}-{count}": Number(
+        f"table-4/{name}/{count}": Number(
             value,
             None,
             f"{what}, {count} epochs",
@@ -163,6 +166,7 @@ _SECTIONS = {
             "simclr-predictor-stop-gradient": ("SimCLR with predictor and stop-gradient", 66.0),
             "swav": ("SwAV", 66.5),
             "swav-predictor": ("SwAV with predictor", 65.2),
+            "swav-no-stop-gradient": ("SwAV without stop-gradient, which diverged", math.nan),
         },
     ),
     **_rows(

@@ -7,6 +7,7 @@ collapse-lab study experiments/stop_gradient.py --seeds 8 \
 from collapse_lab.study import Arm, Contrast, Study
 
 HEADS = ("none", "affine", "non-affine")
+# Their head has BatchNorm on z, affine in the text.
 PAPER = {"simsiam": "figure-2/stop-gradient", "no-stop-gradient": "figure-2/no-stop-gradient"}
 
 STUDY = Study(
@@ -21,7 +22,9 @@ STUDY = Study(
         "representation, each as a paired difference whose interval excludes 0, under all three heads."
     ),
     arms={
-        f"{method}, {head}": Arm(method, {"network.projector_output_norm": head}, PAPER[method])
+        f"{method}, {head}": Arm(
+            method, {"network.projector_output_norm": head}, PAPER[method] if head == "affine" else None
+        )
         for head in HEADS
         for method in PAPER
     },
