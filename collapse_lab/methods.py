@@ -200,7 +200,7 @@ METHODS: Mapping[str, Method] = {
         _SWAV,
         _NO_PREDICTOR,
         _THROUGH,
-        paper="swav/no-stop-gradient",
+        paper="section-6.2/swav-no-stop-gradient",
     ),
     "mocov2": _row(
         "InfoNCE with a queue, target of a moving average of the weights",
