@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses"],
+    ["errors", "geometry.cloud", "losses", "optimizers"],
     ["geometry.spectra", "geometry.predictor"],
     ["geometry.pairs"],
     ["geometry"],
