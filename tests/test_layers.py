@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "recipes"],
     ["geometry.spectra", "geometry.predictor"],
     ["geometry.pairs"],
     ["geometry"],
@@ -22,11 +22,13 @@ CORE = [
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
     ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
-    ["heatmap"],
+    ["heatmap", "evaluation_flags"],
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence"],
-    ["trainer", "weights", "report"],
-    ["workers"],
+    ["trainer", "weights", "report", "features", "transfer"],
+    ["workers", "restored", "supervised"],
+    ["evaluation"],
+    ["feature_choice", "evaluation_table"],
     ["study", "checkpoints", "recorded"],
     ["diagnose"],
     ["display"],
