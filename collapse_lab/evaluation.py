@@ -14,7 +14,7 @@ from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import LARGEST_LINEAR
 from collapse_lab.features import Views, features
-from collapse_lab.monitors.probes import HELD_OUT, PENALTIES, knn_accuracy, linear_accuracy
+from collapse_lab.monitors.probes import HELD_OUT, PENALTIES, knn_accuracy, linear_accuracy, linear_penalty
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import Kind, Recipe, Request
 from collapse_lab.restored import Restored
@@ -174,10 +174,13 @@ def _classified(run: Restored, request: Request, images: Images, made: Features)
     yield Result(*place, "knn", value, {**about, "k": k, "temperature": temperature, "similarity": "cosine"})
     if made.network == "pixels" and bank.shape[1] > LARGEST_LINEAR:
         return
-    value = linear_accuracy(bank, labels, queries, images.test_labels, penalty=request.penalty)
-    chosen = {"penalty": request.penalty} if request.penalty else {"penalty_of": PENALTIES, "held_out": f"1/{HELD_OUT}"}
+    penalty = request.penalty or linear_penalty(bank, labels)
+    value = linear_accuracy(bank, labels, queries, images.test_labels, penalty=penalty)
+    chosen = (
+        "given" if request.penalty else f"best of {', '.join(map(str, PENALTIES))} on every {HELD_OUT}th training row"
+    )
     fit = {"fit": "multinomial logistic regression, L-BFGS to the optimum", "standardised": True}
-    yield Result(*place, "linear-fast", value, {**about, **chosen, **fit})
+    yield Result(*place, "linear-fast", value, {**about, "penalty": penalty, "penalty_is": chosen, **fit})
 
 
 def _supervised(

@@ -56,7 +56,7 @@ def _words(protocol: dict[str, Any]) -> str:
     views = f", {protocol['views']} views" if protocol["views"] else ""
     if "k" in protocol:
         return f"k {protocol['k']}, T {protocol['temperature']:g}, bank {protocol['bank']:,}{views}"
-    return f"penalty {protocol.get('penalty', 'chosen on held-out training rows')}, bank {protocol['bank']:,}{views}"
+    return f"penalty {protocol['penalty']:g}, {protocol['penalty_is'].split()[0]}, bank {protocol['bank']:,}{views}"
 
 
 def caption(document: dict[str, Any]) -> str:
