@@ -45,12 +45,13 @@ class Result(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features of one kind at one layer of one network, bank and queries made alike."""
+    """Features of one kind at one layer of one network, bank and queries made alike, of images shown as (C, H, W)."""
 
     network: str
     layer: str
     feature: str
     views: int | None
+    shown: tuple[int, ...]
     bank: Tensor
     queries: Tensor
 
@@ -85,7 +86,19 @@ def evaluated(
         "device": device_name(run.device),
         "threads": run.config.train.threads,
         **about,
+        "transfer": transfer and _adaptation(run, transfer),
         "results": found,
+    }
+
+
+def _adaptation(run: Restored, images: Images) -> dict[str, Any]:
+    return {
+        "data": images.name,
+        "classes": len(images.classes),
+        "image": list(images.train.shape[1:]),
+        "input": [run.images.train.shape[1], *run.size],
+        "adapted": "grey repeated as RGB, RGB to luminance where the encoder is grey; resized bilinearly with antialias",
+        "normalised": "channel statistics of the run's own training images",
     }
 
 
@@ -94,8 +107,8 @@ def results(run: Restored, request: Request, transfer: Images | None = None) -> 
 
     On the run's own images: kNN and linear-fast of every kind of feature at backbone and projector, then the paper's
     linear evaluation. On others, which are adapted to the encoder: clean backbone features, then fine-tuning. Raises
-    ``InputError`` for k or a batch above the number of labelled images, features that are not finite and weights that
-    stop being so.
+    ``InputError`` for k or a batch above the number of labelled images, fewer than two classes, features that are not
+    finite and weights that stop being so.
     """
     other = transfer and adapted(transfer, run.images.train.shape[1], run.size).to(run.device)
     _require_fit(request, run.images, request.linear_paper)
@@ -114,12 +127,14 @@ def results(run: Restored, request: Request, transfer: Images | None = None) -> 
             yield from _pixels(run, request, transfer)
         if other and request.finetune:
             yield from _supervised(run, encoders, request, other, "finetune", request.finetune)
-    except (ValueError, FloatingPointError) as error:
+    except FloatingPointError as error:
         raise InputError(f"run '{run.directory}': {error}") from None
 
 
 def _require_fit(request: Request, images: Images, recipes: Mapping[str, Recipe]) -> None:
     bank = len(images.labelled)
+    if len(images.classes) < 2:
+        raise InputError(f"'{images.name}' has one class, {images.classes[0]}; a classifier needs at least two")
     if request.k is not None and request.k > bank:
         raise InputError(f"--k: found {request.k}, '{images.name}' has only {bank} labelled training images")
     for name, recipe in recipes.items():
@@ -150,7 +165,8 @@ def _frozen(
         for kind in kinds:
             count = None if kind == "clean" else request.views
             for layer in layers:
-                made = Features(network, layer, kind, count, bank[kind][layer], queries[kind][layer])
+                shown = (pictures.shape[1], *run.size)
+                made = Features(network, layer, kind, count, shown, bank[kind][layer], queries[kind][layer])
                 yield from _classified(run, request, images, made)
 
 
@@ -158,7 +174,9 @@ def _pixels(run: Restored, request: Request, images: Images) -> Iterator[Result]
     """kNN and linear-fast of raw pixels in [0, 1], of the size and colours that the images have themselves."""
     pictures, _ = images.bank
     raw = [split.flatten(1).float() / 255 for split in (pictures, images.test)]
-    yield from _classified(run, request, images, Features("pixels", "-", "clean", None, *raw))
+    yield from _classified(
+        run, request, images, Features("pixels", "-", "clean", None, tuple(pictures.shape[1:]), *raw)
+    )
 
 
 def _classified(run: Restored, request: Request, images: Images, made: Features) -> Iterator[Result]:
@@ -166,8 +184,8 @@ def _classified(run: Restored, request: Request, images: Images, made: Features)
     bank, queries = made.bank, made.queries
     k = request.k or min(run.config.monitor.k, len(bank))
     temperature = request.temperature or run.config.monitor.temperature
-    about = {"feature": made.feature, "views": made.views, "width": bank.shape[1], "bank": len(bank)}
-    about |= {"queries": len(queries)}
+    about: dict[str, Any] = {"feature": made.feature, "views": made.views, "width": bank.shape[1], "bank": len(bank)}
+    about |= {"queries": len(queries), "input": list(made.shown)}
     place = (images.name, made.network, made.layer, made.feature)
     classes = len(images.classes)
     value = knn_accuracy(bank, labels, queries, images.test_labels, k=k, temperature=temperature, classes=classes)
@@ -197,10 +215,10 @@ def _supervised(
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{name} of the {network} network: {error}") from None
-        yield Result(images.name, network, "backbone", "augmented views", name, value, _protocol(recipe, images))
+        yield Result(images.name, network, "backbone", "augmented views", name, value, _protocol(run, recipe, images))
 
 
-def _protocol(recipe: Recipe, images: Images) -> dict[str, Any]:
+def _protocol(run: Restored, recipe: Recipe, images: Images) -> dict[str, Any]:
     return {
         "optimizer": "SGD" if recipe.trust is None else "LARS",
         "rate": rate(recipe),
@@ -210,6 +228,7 @@ def _protocol(recipe: Recipe, images: Images) -> dict[str, Any]:
         "head": "one fc layer, weights N(0, 0.01), bias 0",
         "train_images": len(images.labelled),
         "queries": len(images.test),
+        "input": [images.test.shape[1], *run.size],
         "test_images": "whole, resized to the view",
         "accuracy_of": "last epoch",
     }

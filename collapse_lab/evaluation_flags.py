@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,9 @@ def requested(values: dict[str, Any]) -> Request:
     kinds = tuple(name.strip() for name in values["features"].split(","))
     if unknown := [name for name in kinds if name not in KINDS]:
         raise InputError(f"--features: found '{unknown[0]}'; expected some of {', '.join(KINDS)}, with commas between")
+    for name in ("temperature", "penalty"):
+        if not math.isfinite(values[name] or 0):
+            raise InputError(f"--{name}: found {values[name]}; expected a positive number")
     changes = {section: _changes(section, values) for section in ("linear", "finetune")}
     if changes["linear"] and not values["linear_paper"]:
         raise InputError("--linear.epochs, --linear.batch and --linear.rate belong to --linear-paper sgd|lars|larc")

@@ -39,8 +39,8 @@ def features(
 
     Both means are over the same K views, which are functions of (``views.seed``, ``views.epoch``, row, number) alone. With
     one view the two are equal; with views that leave the image as it is, all three are. The encoder reads in eval mode
-    and is put back as it was. Raises ``ValueError`` for an unknown kind, for fewer than one view, and where an output is
-    not finite.
+    and is put back as it was. Raises ``ValueError`` for an unknown kind and for fewer than one view, ``FloatingPointError``
+    where an output is not finite.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"kinds: found {unknown[0]!r}, expected some of {', '.join(KINDS)}")
@@ -56,7 +56,7 @@ def features(
     for kind, outputs in found.items():
         for layer, rows in outputs.items():
             if not rows.isfinite().all():
-                raise ValueError(f"features: {kind} features of the {layer} are not finite; has the run diverged?")
+                raise FloatingPointError(f"{kind} features of the {layer} are not finite; has the run diverged?")
     return {kind: found[kind] for kind in kinds}
 
 

@@ -108,7 +108,8 @@ def _step(
     backbone, head = classifier
     backbone.train(not frozen)
     with torch.set_grad_enabled(not frozen):
-        features = backbone(views)
+        # In eval mode an image's features do not depend on its batch, which may be 4,096.
+        features = torch.cat([backbone(part) for part in views.split(BATCH if frozen else len(views))])
     optimizer.zero_grad(set_to_none=True)
     cross_entropy(head(features), labels).backward()
     optimizer.step()

@@ -151,6 +151,8 @@ def test_transfer_and_fine_tuning_on_images_of_another_colour(run, command, tmp_
     others = [result for result in json.loads(out)["results"] if result["data"] == "rgb"]
     assert [result["classifier"] for result in others] == ["knn", "linear-fast"] * 3 + ["finetune"] * 2
     assert others[4]["protocol"]["width"] == 3 * 64
+    assert others[4]["protocol"]["input"] == json.loads(out)["transfer"]["image"] == [3, 8, 8]
+    assert others[0]["protocol"]["input"] == others[6]["protocol"]["input"] == [1, 8, 8]
     found = accuracies({"results": others})
     # Three equal channels are grey again, so the encoder sees the digits themselves.
     expected = accuracies_on(run, digits, Request(baselines=False))
@@ -214,6 +216,12 @@ def test_images_that_are_not_the_runs_are_refused(run):
         restored(run, replace(digits, train=digits.train.repeat(1, 3, 1, 1)))
 
 
+def test_one_class_is_nothing_to_classify(run, refusal, tmp_path):
+    images, labels = np.zeros((30, 8, 8, 1), dtype=np.uint8), np.zeros(30, dtype=np.int64)
+    np.savez(tmp_path / "one.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    assert "'one' has one class, 0; a classifier needs at least two" in refusal(run, "--transfer", tmp_path / "one.npz")
+
+
 def test_flags_that_cannot_be_meant_are_refused(run, refusal, tmp_path):
     assert "--features: found 'mean'; expected some of clean, mean-input, mean-output" in refusal(
         run, "--features", "clean,mean"
@@ -226,6 +234,7 @@ def test_flags_that_cannot_be_meant_are_refused(run, refusal, tmp_path):
     assert "--data.root: belongs to --transfer" in refusal(run, "--data.root", tmp_path)
     assert "--transfer: found 'nothing', which does not exist" in refusal(run, "--transfer", "nothing")
     assert "Missing argument 'RUN'" in refusal()
+    assert "--temperature: found nan; expected a positive number" in refusal(run, "--temperature", "nan")
     assert f"--out: folder '{tmp_path / 'no'}' does not exist" in refusal(run, "--out", tmp_path / "no" / "where.json")
 
 
