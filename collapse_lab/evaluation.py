@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import Any
 
 from collapse_lab import draws
+from collapse_lab.classified import Features, Result, classified, pixels
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
-from collapse_lab.evaluate import LARGEST_LINEAR
 from collapse_lab.features import Views, features
-from collapse_lab.monitors.probes import HELD_OUT, PENALTIES, knn_accuracy, linear_accuracy, linear_penalty
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import Kind, Recipe, Request
 from collapse_lab.restored import Restored
@@ -26,34 +23,6 @@ from collapse_lab.transfer import adapted
 # Parts of the key of what an evaluation draws; the initialisation of the networks has 0 and 1.
 VIEWS_KEY, LINEAR_KEY, FINETUNE_KEY = 16, 17, 18
 BANK, QUERIES = 0, 1
-
-
-class Result(NamedTuple):
-    """One accuracy, a fraction of the test images of ``data``, with all that decides it.
-
-    ``network`` is trained, start (the initial weights, BatchNorm calibrated) or pixels; ``classifier`` is knn,
-    linear-fast, linear-paper-... or finetune-....
-    """
-
-    data: str
-    network: str
-    layer: str
-    feature: str
-    classifier: str
-    accuracy: float
-    protocol: dict[str, Any]
-
-
-class Features(NamedTuple):
-    """Features of one kind at one layer of one network, bank and queries made alike, of images shown as (C, H, W)."""
-
-    network: str
-    layer: str
-    feature: str
-    views: int | None
-    shown: tuple[int, ...]
-    bank: Tensor
-    queries: Tensor
 
 
 def evaluated(
@@ -118,13 +87,13 @@ def results(run: Restored, request: Request, transfer: Images | None = None) -> 
     try:
         yield from _frozen(run, encoders, request, run.images, request.kinds, ("backbone", "projector"))
         if request.baselines:
-            yield from _pixels(run, request, run.images)
+            yield from pixels(run, request, run.images)
         for name, recipe in request.linear_paper.items():
             yield from _supervised(run, encoders, request, run.images, f"linear-paper-{name}", recipe)
         if other:
             yield from _frozen(run, encoders, request, other, ("clean",), ("backbone",))
         if transfer and request.baselines:
-            yield from _pixels(run, request, transfer)
+            yield from pixels(run, request, transfer)
         if other and request.finetune:
             yield from _supervised(run, encoders, request, other, "finetune", request.finetune)
     except FloatingPointError as error:
@@ -167,38 +136,7 @@ def _frozen(
             for layer in layers:
                 shown = (pictures.shape[1], *run.size)
                 made = Features(network, layer, kind, count, shown, bank[kind][layer], queries[kind][layer])
-                yield from _classified(run, request, images, made)
-
-
-def _pixels(run: Restored, request: Request, images: Images) -> Iterator[Result]:
-    """kNN and linear-fast of raw pixels in [0, 1], of the size and colours that the images have themselves."""
-    pictures, _ = images.bank
-    raw = [split.flatten(1).float() / 255 for split in (pictures, images.test)]
-    yield from _classified(
-        run, request, images, Features("pixels", "-", "clean", None, tuple(pictures.shape[1:]), *raw)
-    )
-
-
-def _classified(run: Restored, request: Request, images: Images, made: Features) -> Iterator[Result]:
-    _, labels = images.bank
-    bank, queries = made.bank, made.queries
-    k = request.k or min(run.config.monitor.k, len(bank))
-    temperature = request.temperature or run.config.monitor.temperature
-    about: dict[str, Any] = {"feature": made.feature, "views": made.views, "width": bank.shape[1], "bank": len(bank)}
-    about |= {"queries": len(queries), "input": list(made.shown)}
-    place = (images.name, made.network, made.layer, made.feature)
-    classes = len(images.classes)
-    value = knn_accuracy(bank, labels, queries, images.test_labels, k=k, temperature=temperature, classes=classes)
-    yield Result(*place, "knn", value, {**about, "k": k, "temperature": temperature, "similarity": "cosine"})
-    if made.network == "pixels" and bank.shape[1] > LARGEST_LINEAR:
-        return
-    penalty = request.penalty or linear_penalty(bank, labels)
-    value = linear_accuracy(bank, labels, queries, images.test_labels, penalty=penalty)
-    chosen = (
-        "given" if request.penalty else f"best of {', '.join(map(str, PENALTIES))} on every {HELD_OUT}th training row"
-    )
-    fit = {"fit": "multinomial logistic regression, L-BFGS to the optimum", "standardised": True}
-    yield Result(*place, "linear-fast", value, {**about, "penalty": penalty, "penalty_is": chosen, **fit})
+                yield from classified(run, request, images, made)
 
 
 def _supervised(

@@ -54,9 +54,10 @@ OPTIONS = (
 
 def evaluation_flags(command: Function) -> Function:
     """Add the flags of an evaluation, and those of the section ``data`` for ``--transfer``, to a click command."""
+    command = data_flags(command)
     for option in reversed(OPTIONS):
         command = option(command)
-    return data_flags(command)
+    return command
 
 
 def requested(values: dict[str, Any]) -> Request:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from collapse_lab.classified import Result
 from collapse_lab.errors import InputError
-from collapse_lab.evaluation import Result
 from collapse_lab.runs import write_whole
 
 

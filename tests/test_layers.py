@@ -27,6 +27,7 @@ CORE = [
     ["evaluate", "arrays", "evidence"],
     ["trainer", "weights", "report", "features", "transfer"],
     ["workers", "restored", "supervised"],
+    ["classified"],
     ["evaluation"],
     ["feature_choice", "evaluation_table"],
     ["study", "checkpoints", "recorded"],
