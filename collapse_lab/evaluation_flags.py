@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
-from collapse_lab.config import DataConfig
+from collapse_lab.config import DataConfig, DataName
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configured_data, data_flags
 from collapse_lab.recipes import FINETUNE, KINDS, LINEAR, Kind, Recipe, Request
@@ -87,8 +87,14 @@ def requested(values: dict[str, Any]) -> Request:
 
 def transfer_images(values: dict[str, Any]) -> DataConfig | None:
     """The images of ``--transfer``, none without it; raises ``InputError`` for data flags that belong to nothing."""
-    if values["transfer"] is not None:
-        return configured_data(values["transfer"], values, "--transfer")
+    source = values["transfer"]
+    if source is not None:
+        names = get_args(DataName)
+        if source not in names and not Path(source).exists():
+            raise InputError(
+                f"--transfer: found '{source}', which does not exist; expected an .npz file, a folder, or {', '.join(names)}"
+            )
+        return configured_data(source, values)
     for name, value in values.items():
         if name.startswith("data__") and value is not None:
             flag = name.replace("__", ".")

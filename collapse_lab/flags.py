@@ -35,10 +35,10 @@ def data_flags(command: Function) -> Function:
     return command
 
 
-def configured_data(source: str | None, values: dict[str, Any], flag: str = "--data") -> DataConfig:
+def configured_data(source: str | None, values: dict[str, Any]) -> DataConfig:
     """The images that ``source`` names, a data set, an ``.npz`` file or a folder of images; flags win.
 
-    Raises ``InputError`` beginning with ``flag`` where it is none of these.
+    Raises ``InputError`` where it is none of these.
     """
     found: Overrides = {}
     if source in get_args(DataName):
@@ -47,7 +47,7 @@ def configured_data(source: str | None, values: dict[str, Any], flag: str = "--d
         found = {"data.name": "imagefolder" if Path(source).is_dir() else "npz", "data.root": source}
     elif source is not None:
         names = ", ".join(get_args(DataName))
-        raise InputError(f"{flag}: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
+        raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
     return build("", found, _given(values)).data
 
 
