@@ -9,6 +9,7 @@ Exactly, (9) = 2 x (8), in value and in gradient. That (10) is near (8) rests on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from collapse_lab.expectation import Halves, comparison, half_means, numbered_views
-from collapse_lab.objective import Objective
+from collapse_lab.networks import Encoder
 from collapse_lab.settings import Config
 
 EQUATIONS = ("eq8", "eq9", "eq10")
@@ -94,9 +95,9 @@ def gradient_moments(draws: Iterable[Tensor]) -> GradientMoments:
 
 
 def augmentation_losses(
-    objective: Objective, images: Tensor, config: Config, *, views: int, draws: int, count: int
+    encoder: Encoder, images: Tensor, config: Config, *, views: int, draws: int, count: int, batch_statistics: bool
 ) -> dict[str, float]:
-    """Equations (8), (9), (10) on a network in eval mode, over ``count`` evenly spaced uint8 images (N, C, H, W).
+    """Equations (8), (9), (10) on an encoder, over ``count`` evenly spaced ones of the uint8 images (N, C, H, W).
 
     For EQ in eq8, eq9, eq10: ``EQ_loss``, its mean over draws; ``EQ_loss_noise``, std over draws / mean; ``EQ_gradient``,
     the norm of the mean gradient by the encoder's weights; ``EQ_gradient_variance``, the trace of its covariance over draws
@@ -105,34 +106,34 @@ def augmentation_losses(
     1. ``first_order_error``: see there. What the draws cannot tell from 0 / 0 is left out.
 
     eta are ``views`` views in two halves, xbar is the mean of ``views`` others, each draw has two more; the gradient of (8)
-    goes through eta too, as in the equation. f is z / |z|, under mse z, under cross-entropy its softmax. With BatchNorm's
-    running statistics f is a function of one image, as in the equations; training sees statistics of the batch. A network
-    that has not trained is to be calibrated first. Raises ``ValueError`` where views or draws are odd or below 2.
+    goes through eta too, as in the equation, and the noise in eta raises its variance, for linear f by a share of
+    2 / ``views``. f is z / |z|, under mse z, under cross-entropy its softmax. With BatchNorm's running statistics f is a
+    function of one image, as in the equations, and a network that has not trained is to be calibrated first; with
+    ``batch_statistics``, those of the ``count`` images of each view and of xbar, it is what training sees. The encoder is left
+    as it is. Raises ``ValueError`` where views or draws are odd or below 2.
     """
     f, view = comparison(config.objective.loss).f, numbered_views(images, config, count)
+    copied = copy.deepcopy(encoder).train(batch_statistics)
 
     def output(number: int) -> Tensor:
-        return f(objective.encoder(view(number)))
+        return f(copied(view(number)))
 
-    was_training = objective.training
-    objective.eval()
     centre = torch.stack([view(number) for number in range(views, 2 * views)]).mean(0)
-    fixed = Fixed(half_means(output, views), f(objective.encoder(centre)))
+    fixed = Fixed(half_means(output, views), f(copied(centre)))
     losses: list[Tensor] = []
 
     def gradients(number: int) -> Tensor:
         drawn = draw_losses(output(number), output(number + 1), fixed)
         losses.append(drawn.detach())
-        return _gradients(drawn, objective.encoder)
+        return _gradients(drawn, copied)
 
     moments = gradient_moments(map(gradients, range(2 * views, 2 * (views + draws), 2)))
-    objective.train(was_training)
     found = _named(torch.stack(losses), moments)
     return {**found, "first_order_error": float(first_order_error(fixed).detach())}
 
 
-def _gradients(losses: Tensor, encoder: torch.nn.Module) -> Tensor:
-    """The gradient of each of the E losses by all weights that learn, (E, P); the graph is kept, no ``.grad`` is touched."""
+def _gradients(losses: Tensor, encoder: Encoder) -> Tensor:
+    """The gradient of each of the E losses by all weights that learn, (E, P); the graph is kept."""
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     rows = [torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True) for loss in losses]
     return torch.stack([torch.cat([gradient.flatten() for gradient in row]) for row in rows])

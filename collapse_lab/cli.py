@@ -12,6 +12,7 @@ import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError, RunStopped
+from collapse_lab.evaluation_flags import evaluation_flags, requested, transfer_images
 from collapse_lab.flags import (
     assignments,
     configuration_flags,
@@ -199,6 +200,30 @@ def diagnose(
     if written:
         click.echo(f"report: {written}", err=True)
     click.get_current_context().exit(diagnosis.exit_code)
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@evaluation_flags
+@ANSWER
+def evaluate(run: Path, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Print what the features of a finished RUN are worth: kNN and linear probes, transfer, each with its protocol.
+
+    All of it is written to RUN/evaluation.json, in the place of an earlier one.
+    """
+    request, transfer = requested(values), transfer_images(values)
+    from collapse_lab import data, evaluation, evaluation_table
+    from collapse_lab.restored import restored
+
+    directory = restored(run, root=values["root"], device=values["device"], last_checkpoint=values["last_checkpoint"])
+    images = data.load(transfer) if transfer else None
+    path = out or run / "evaluation.json"
+    evaluation_table.require_folder(path)
+    document = evaluation.evaluated(
+        directory, request, images, lambda *told: click.echo(evaluation_table.line(*told), err=True)
+    )
+    evaluation_table.write(path, document)
+    _answer(document, evaluation_table.cells(document), as_json, caption=evaluation_table.caption(document))
 
 
 @commands.command()

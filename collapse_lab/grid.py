@@ -67,7 +67,7 @@ def over_seeds(configs: Mapping[str, Config], seeds: Iterable[int]) -> dict[str,
 def run_study(out: Path, grid: Grid, *, overwrite: bool, listen: Listener) -> dict[str, Any]:
     """Train what is not finished of one grid, then write and return the summary of every method recorded beside it.
 
-    Raises as ``train_grids`` does, and ``RunStopped`` once the summary of the other runs is written.
+    Raises as ``train_grids`` does, and what stopped a run once the summary of the other runs is written.
     """
     place = out / grid.name
     _require_shared(place, grid)
@@ -98,23 +98,30 @@ def train_grids(out: Path, grids: Sequence[Grid], *, overwrite: bool, listen: Li
         status = read_status(out / path)
         error = f", {status['error']}" if status["error"] else ""
         listen(News(run_name(out / path), f"{status['state']} before{error}"))
-    errors = [error for stage in stages(pending) for error in train_all(out, stage, overwrite, listen)]
+    errors: list[BaseException | None] = []
+    for stage in stages(pending):
+        ready = {path: config for path, config in stage.items() if _can_start(out / path, config)}
+        errors += train_all(out, ready, overwrite, listen) if ready else []
+        errors += [
+            InputError(f"run '{out / path}' starts from arm '{stage[path].train.start}', whose run did not finish")
+            for path in stage.keys() - ready.keys()
+        ]
     return [error for error in errors if error is not None]
 
 
 def stages(runs: Mapping[str, Config]) -> list[dict[str, Config]]:
     """The runs in the order in which they can be trained: those that start afresh, then those from another arm."""
     parts = [
-        {path: config for path, config in runs.items() if (start_of(config) is not None) is later}
+        {path: config for path, config in runs.items() if (config.train.start is not None) is later}
         for later in (False, True)
     ]
     return [part for part in parts if part]
 
 
-def start_of(config: Config) -> str | None:
-    """The directory of the arm whose final weights a run starts from, None for one that starts afresh."""
-    start: str | None = getattr(config.train, "start", None)
-    return start
+def _can_start(run: Path, config: Config) -> bool:
+    """Whether the run whose weights are the initial ones, where there is one, has come to its end."""
+    start = config.train.start
+    return start is None or read_status(run.parent.parent / start / run.name)["state"] == "done"
 
 
 def _require_fitting(
@@ -142,7 +149,7 @@ def _require_shared(place: Path, grid: Grid) -> None:
         found = read_config(directory)
         values = configuration.flat(found)
         row = METHODS.get(found.method)
-        proposed = {key: values[key] for key in getattr(row, "defaults", {})}
+        proposed = {key: values[key] for key in row.defaults} if row else {}
         own = {**proposed, **(row.overrides if row else {}), "train.seed": found.train.seed}
         differing = configuration.differences(found, configuration.build(found.method, shared, own))
         if differing:

@@ -92,9 +92,9 @@ def _configs(
             overrides[START] = _start(study, overrides[START], found)
         require_consistent(arm.method, {**own, **overrides})
         row = method(arm.method)
-        proposed = getattr(row, "defaults", {})
-        config = configuration.build(arm.method, preset, proposed, own, row.overrides, overrides)
-        base = {**configuration.flat(shared), **{key: own.get(key, proposed[key]) for key in proposed}, **row.overrides}
+        config = configuration.build(arm.method, preset, row.defaults, own, row.overrides, overrides)
+        proposed = {key: own.get(key, value) for key, value in row.defaults.items()}
+        base = {**configuration.flat(shared), **proposed, **row.overrides}
         values = configuration.flat(config)
         named = {key: values[key] for key in overrides if values[key] != base[key]}
         found[label] = (arm_directory(arm.method, named), config)

@@ -10,18 +10,10 @@ HEADS = ("none", "affine", "non-affine")
 # Their head has BatchNorm on z, affine in the text.
 PAPER = {
     "simsiam": "table-1/c",
-    "decayed": "table-1/baseline",
+    "decayed-predictor": "table-1/baseline",
     "no-predictor": "table-1/a",
     "fixed-predictor": "table-1/b",
 }
-DECAYED = {"train.predictor_lr": "decayed"}
-
-
-def arm(name: str, head: str) -> Arm:
-    """One predictor under one head; the decayed rate is SimSiam with another schedule of the predictor."""
-    method, more = ("simsiam", DECAYED) if name == "decayed" else (name, {})
-    return Arm(method, {"network.projector_output_norm": head, **more}, PAPER[name] if head == "affine" else None)
-
 
 STUDY = Study(
     question="Which predictor does SimSiam need: none, a fixed random one, one whose rate decays, or one that keeps learning?",
@@ -40,12 +32,16 @@ STUDY = Study(
         "Under a head where no-predictor loses rank and SimSiam does not, the paired differences to SimSiam: in RankMe for "
         "collapse, in the loss for not learning, in the gain of the linear probe for the representation."
     ),
-    arms={f"{name}, {head}": arm(name, head) for head in HEADS for name in PAPER},
+    arms={
+        f"{method}, {head}": Arm(method, {"network.projector_output_norm": head}, key if head == "affine" else None)
+        for head in HEADS
+        for method, key in PAPER.items()
+    },
     contrasts=tuple(
         Contrast(f"simsiam, {head}", f"{name}, {head}", quantity)
         for quantity in ("rankme", "linear_gain")
         for head in HEADS
-        for name in ("no-predictor", "fixed-predictor", "decayed")
+        for name in ("no-predictor", "fixed-predictor", "decayed-predictor")
     )
     + tuple(Contrast(f"fixed-predictor, {head}", f"simsiam, {head}", "loss") for head in HEADS),
     cost="COST",

@@ -139,10 +139,16 @@ def test_a_linear_f_takes_the_mean_input_to_the_mean_output_and_a_curved_one_doe
     torch.testing.assert_close(first_order_error(Fixed(Halves(curved, curved), (x.mean(0) @ w).square())), gap)
 
 
-def test_on_a_network_the_values_agree_with_the_theory_and_leave_no_trace(objective, digits):
+def measured(objective: Objective, digits: data.Images, views=4, draws=2, count=8, batch_statistics=False) -> dict:
+    settings = {"views": views, "draws": draws, "count": count, "batch_statistics": batch_statistics}
+    return augmentation_losses(objective.encoder, digits.train, short(), **settings)
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_on_a_network_the_values_agree_with_the_theory_and_leave_no_trace(objective, digits, batch_statistics):
     objective.train()
     before, state = copy.deepcopy(objective.state_dict()), torch.get_rng_state()
-    found = augmentation_losses(objective, digits.train, short(), views=8, draws=8, count=48)
+    found = measured(objective, digits, 8, 8, 48, batch_statistics)
     error = 4 * (found["eq9_loss_noise"] + found["eq8_loss_noise"]) / 8**0.5
     assert found["eq9_loss"] / found["eq8_loss"] == pytest.approx(2, abs=2 * error)
     assert found["eq9_gradient"] / found["eq8_gradient"] == pytest.approx(2, rel=0.2)
@@ -159,11 +165,22 @@ def test_a_constant_output_loses_nothing_and_has_no_noise_to_speak_of(objective,
     last = objective.encoder.projector[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.ones_(last.bias)
-    found = augmentation_losses(objective, digits.train, short(), views=4, draws=2, count=8)
+    found = measured(objective, digits)
     for name in ("eq8_loss", "eq9_loss", "eq10_loss", "first_order_error"):
         assert found[name] == pytest.approx(0, abs=1e-12), name
 
 
 def test_odd_views_are_refused(objective, digits):
     with pytest.raises(ValueError, match="views: found 3; two equal halves"):
-        augmentation_losses(objective, digits.train, short(), views=3, draws=2, count=8)
+        measured(objective, digits, views=3)
+
+
+def test_running_statistics_count_only_where_they_are_asked_for(objective, digits):
+    before = {mode: measured(objective, digits, batch_statistics=mode) for mode in (False, True)}
+    for module in objective.encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean += 0.5
+            module.running_var *= 2
+    after = {mode: measured(objective, digits, batch_statistics=mode) for mode in (False, True)}
+    assert before[True] == after[True]
+    assert all(before[False][name] != after[False][name] for name in ("eq8_loss", "eq10_loss", "first_order_error"))

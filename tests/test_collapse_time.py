@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collapse_lab import config as configuration
-from collapse_lab import data
-from collapse_lab.collapse_time import collapse_step, collapse_time, fall_step, momentum_slope
+from collapse_lab import data, records
+from collapse_lab.collapse_time import collapse_step, collapse_time, fall_step, momentum_line, momentum_slope
 from collapse_lab.config import build
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method
@@ -67,15 +67,28 @@ def test_runs_with_and_without_stop_gradient_differ_and_the_warm_up_is_read_from
     assert 11 <= found["no-stop-gradient"] <= 44
     assert collapse_step(tmp_path / "simsiam", images) == {}
     assert collapse_step(tmp_path / "no-stop-gradient", images) == {"collapse_step": found["no-stop-gradient"]}
+    # Counted, and measured, from the end of the epochs that are skipped; a small share falls later.
+    table = records.read_metrics(tmp_path / "no-stop-gradient" / "metrics.csv")
+    table = table.query("source == 'train' and layer == 'projector' and metric == 'std_ratio'").set_index("step")
+    expected = fall_step(table["value"], after=11, share=0.8) - 11
+    assert collapse_time(tmp_path / "no-stop-gradient", skip_epochs=1, share=0.8) == expected > 0
+    assert collapse_time(tmp_path / "no-stop-gradient", share=0.3) > found["no-stop-gradient"]
     # With the whole fall in the warm-up, what follows it starts from the bottom.
     warm = build("no-stop-gradient", configuration.flat(config), {"train.warmup_epochs": 6})
     (tmp_path / "no-stop-gradient" / "config.json").write_text(configuration.to_json(warm))
     assert collapse_time(tmp_path / "no-stop-gradient") is None
 
 
-def test_a_directory_without_a_table_is_refused(tmp_path):
-    with pytest.raises(InputError, match="metrics.csv"):
+def test_a_directory_without_its_files_and_a_share_that_is_none_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.csv"):
         collapse_time(tmp_path)
+    (tmp_path / "metrics.csv").write_text(
+        "step,epoch,source,layer,metric,index,value\n5,1,train,projector,std_ratio,0,1\n"
+    )
+    with pytest.raises(InputError, match=r"config\.json' cannot be read"):
+        collapse_time(tmp_path)
+    with pytest.raises(ValueError, match="share: found 50; must lie between 0 and 1"):
+        fall_step(curve(1, 1, 1), share=50)
 
 
 # The slope over momenta.
@@ -91,10 +104,22 @@ def test_a_power_law_has_its_power_as_slope(power, factor):
     assert found.high - found.low == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("epoch", "slope"), [(50.0, 1.0), (5.0, 0.97)])
-def test_the_toys_time_to_collapse_has_slope_one_where_memory_is_slow(epoch, slope):
-    times = [1 / float(slow_rate(0.5, memory_rate(m, epoch))) for m in MOMENTA]
-    assert momentum_slope(MOMENTA, times).slope == pytest.approx(slope, abs=0.01)
+@properties
+@given(slope=st.floats(0.01, 100), intercept=st.floats(0, 100))
+def test_a_line_has_its_slope_and_intercept(slope, intercept):
+    found = momentum_line(MOMENTA, [intercept + slope / (1 - m) for m in MOMENTA])
+    assert (found.slope, found.intercept) == pytest.approx((slope, intercept), rel=1e-6, abs=1e-6)
+    assert found.explained == pytest.approx(1)
+
+
+def test_in_the_toy_time_is_a_line_over_one_over_one_minus_m_and_its_power_one_where_memory_is_slow():
+    for epoch, power in ((50.0, 1.0), (1.0, 0.895)):
+        times = [1 / float(slow_rate(0.5, memory_rate(m, epoch))) for m in MOMENTA]
+        assert momentum_slope(MOMENTA, times).slope == pytest.approx(power, abs=0.01)
+        line = momentum_line(MOMENTA, times)
+        assert line.slope == pytest.approx(epoch / (1 - 0.5), rel=0.01)
+        assert line.intercept > 0
+        assert line.explained > 0.9999
 
 
 def test_the_interval_is_students_with_numpys_standard_error():
@@ -108,6 +133,7 @@ def test_the_interval_is_students_with_numpys_standard_error():
     # Student's 97.5 % point with 16 degrees of freedom, from a table.
     assert found.high - found.slope == pytest.approx(2.1199 * covariance[0, 0] ** 0.5, rel=1e-4)
     assert found.slope - found.low == pytest.approx(found.high - found.slope)
+    assert found.explained == pytest.approx(np.corrcoef(x, np.log(times))[0, 1] ** 2)
     wider = momentum_slope(list(momenta), list(times), confidence=0.99)
     assert wider.low < found.low
 

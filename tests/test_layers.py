@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper", "recipes"],
     ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm"],
     ["geometry.pairs"],
     ["geometry"],
@@ -24,12 +24,15 @@ CORE = [
     ["monitors.lightning", "monitors.huggingface"],
     ["contrast", "targets"],
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
-    ["heatmap", "study_tables", "study_plots"],
+    ["heatmap", "study_tables", "study_plots", "evaluation_flags"],
     ["augment", "objective"],
     ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
     ["starts", "expectation"],
-    ["trainer", "weights", "report", "paired", "augmentation_loss"],
-    ["workers", "network_measures"],
+    ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
+    ["workers", "network_measures", "restored", "supervised"],
+    ["classified"],
+    ["evaluation"],
+    ["feature_choice", "evaluation_table"],
     ["summary", "checkpoints", "recorded"],
     ["grid", "measured"],
     ["plan"],

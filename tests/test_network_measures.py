@@ -51,13 +51,15 @@ def test_the_expectation_is_that_of_the_recorded_rows_at_both_ends(trained):
 def test_the_augmentation_losses_are_those_of_the_same_networks(trained):
     directory, images = trained
     found = augmentation_losses(directory, images, views=4, draws=2, count=16)
-    settings = {"views": 4, "draws": 2, "count": 16}
+    settings = {"views": 4, "draws": 2, "count": 16, "batch_statistics": False}
     objective = build_objective(CONFIG, *data.statistics(images.train), 8, len(images.train))
-    start = losses_of(calibrated(objective, images.train, (8, 8)), images.train, CONFIG, **settings)
+    start = losses_of(calibrated(objective, images.train, (8, 8)).encoder, images.train, CONFIG, **settings)
     objective.load_state_dict(torch.load(directory / "checkpoint.pt", weights_only=True)["objective"])
-    end = losses_of(objective, images.train, CONFIG, **settings)
+    end = losses_of(objective.encoder, images.train, CONFIG, **settings)
     assert found == pytest.approx({**end, **{f"{name}_start": value for name, value in start.items()}}, rel=1e-5)
     assert all(math.isfinite(value) for value in found.values())
+    training = augmentation_losses(directory, images, **{**settings, "batch_statistics": True})
+    assert {name for name in training if "loss" in name} == {f"train_{name}" for name in found if "loss" in name}
 
 
 def test_values_of_the_end_are_those_of_the_trained_weights_and_of_the_start_are_not(trained):
