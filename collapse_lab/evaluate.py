@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from collapse_lab.config import MonitorConfig
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
 from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.networks import Encoder
 from collapse_lab.objective import Objective
+from collapse_lab.settings import MonitorConfig
 
 BATCH = 512
 LARGEST_LINEAR = 4096

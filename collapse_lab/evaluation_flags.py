@@ -10,10 +10,10 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from collapse_lab.config import DataConfig, DataName
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configured_data, data_flags
 from collapse_lab.recipes import FINETUNE, KINDS, LINEAR, Kind, Recipe, Request
+from collapse_lab.settings import DataConfig, DataName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

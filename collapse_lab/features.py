@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from collapse_lab import augment
-from collapse_lab.config import AugmentConfig
 from collapse_lab.evaluate import BATCH, clean
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import KINDS, Kind
+from collapse_lab.settings import AugmentConfig
 
 Layers = dict[str, Tensor]
 Reading = Callable[[Encoder, Tensor], Layers]

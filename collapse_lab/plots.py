@@ -61,7 +61,11 @@ def figure(study: Path) -> Figure:
 
     Raises ``InputError`` as ``records.read`` does.
     """
-    records = read(study)
+    return curves(read(study))
+
+
+def curves(records: Records) -> Figure:
+    """The same four panels for records that are at hand."""
     with matplotlib.rc_context(STYLE):
         drawn = Figure((7.2, 5.8), layout="constrained")
         for axes, panel in zip(drawn.subplots(2, 2, sharex=True).flat, PANELS, strict=True):

@@ -23,8 +23,8 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from collapse_lab import config as configuration
-from collapse_lab.config import Config
 from collapse_lab.errors import InputError
+from collapse_lab.settings import Config
 
 HEALTHY = "checkpoint-healthy.pt"
 FILES = (

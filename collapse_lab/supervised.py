@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from collapse_lab import augment, draws
-from collapse_lab.config import AugmentConfig
 from collapse_lab.data import Images
 from collapse_lab.evaluate import BATCH, clean
+from collapse_lab.optimisation import schedule
 from collapse_lab.optimizers import LARS
 from collapse_lab.recipes import Recipe
-from collapse_lab.trainer import schedule
+from collapse_lab.settings import AugmentConfig
 
 
 def supervised_accuracy(

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from collapse_lab import augment, data, networks
-from collapse_lab.config import AugmentConfig, DataConfig, build
+from collapse_lab.config import build
 from collapse_lab.evaluate import calibrated_encoder, outputs
 from collapse_lab.features import Views, features
 from collapse_lab.networks import Encoder
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import DATA
 from collapse_lab.recipes import KINDS
+from collapse_lab.settings import AugmentConfig, DataConfig
 
 SIZE = (8, 8)
 DIGITS = data.load(DataConfig("digits", train_images=100))
@@ -30,7 +31,7 @@ def encoder() -> Encoder:
 
 
 def test_clean_features_are_those_that_a_run_records():
-    objective = build_objective(CONFIG, *data.statistics(DIGITS.train), 8)
+    objective = build_objective(CONFIG, *data.statistics(DIGITS.train), 8, len(DIGITS.train))
     expected = outputs(objective, DIGITS.test, SIZE)
     found = features(objective.encoder, DIGITS.test, ["clean"], SIZE, views(3))["clean"]
     assert all(torch.equal(found[layer], expected[layer]) for layer in ("backbone", "projector"))

@@ -9,28 +9,34 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers", "recipes"],
-    ["geometry.spectra", "geometry.predictor"],
+    ["errors", "geometry.cloud", "losses", "optimizers", "recipes", "collective", "paper"],
+    ["geometry.spectra", "geometry.predictor", "directpred"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
     ["monitors.statistics", "monitors.verdict"],
+    ["settings"],
     ["config", "records", "draws", "monitors.tap", "monitors.probes", "monitors.history"],
     ["monitors.recorder", "monitors.schedules"],
     ["monitors.distributed"],
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
-    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
-    ["heatmap", "evaluation_flags"],
+    ["contrast", "targets"],
+    ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
+    ["heatmap", "study_tables", "study_plots", "evaluation_flags"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence"],
-    ["trainer", "weights", "report", "features", "transfer"],
-    ["workers", "restored", "supervised"],
+    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
+    ["starts", "expectation"],
+    ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
+    ["workers", "network_measures", "restored", "supervised"],
     ["classified"],
     ["evaluation"],
     ["feature_choice", "evaluation_table"],
-    ["study", "checkpoints", "recorded"],
+    ["summary", "checkpoints", "recorded"],
+    ["grid", "measured"],
+    ["plan"],
+    ["studies"],
     ["diagnose"],
     ["display"],
 ]
@@ -85,6 +91,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "import collapse_lab.study, collapse_lab.paper, collapse_lab.collapse_time\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab import data, draws, networks
-from collapse_lab.config import DataConfig, build
+from collapse_lab.config import build
 from collapse_lab.evaluate import calibrated_encoder
 from collapse_lab.presets import DATA
 from collapse_lab.recipes import FINETUNE, LINEAR, Recipe
+from collapse_lab.settings import DataConfig
 from collapse_lab.supervised import fitted, rate, supervised_accuracy
 
 SIZE = (8, 8)

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from collapse_lab import data
-from collapse_lab.config import DataConfig
+from collapse_lab.settings import DataConfig
 from collapse_lab.transfer import adapted
 
 DIGITS = data.load(DataConfig("digits", train_images=100))

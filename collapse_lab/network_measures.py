@@ -1,0 +1,68 @@
+"""Measures of a finished run that need its network: functions (run directory, images) -> numbers by name, for studies.
+
+Every number is of the weights at the end; with ``_start`` of the initial network, BatchNorm calibrated on the training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from collapse_lab import augmentation_loss, data
+from collapse_lab.data import Images
+from collapse_lab.errors import InputError
+from collapse_lab.evaluate import calibrated
+from collapse_lab.expectation import expectation_values
+from collapse_lab.objective import Objective, build_objective
+from collapse_lab.runs import read_config
+from collapse_lab.settings import Config
+from collapse_lab.trainer import pick_device, threads
+
+Measured = Callable[[Objective, Images, Config], dict[str, float]]
+
+
+def expectation(directory: Path, images: Images, views: int = 64) -> dict[str, float]:
+    """``expectation_...``, see ``expectation.expectation_values``, on held-out images; 2 (views + 2) passes of 512 images.
+
+    Raises ``InputError`` where the run has no checkpoint.
+    """
+
+    def measure(objective: Objective, images: Images, config: Config) -> dict[str, float]:
+        return {value.metric: value.value for value in expectation_values(objective, images, config, views)}
+
+    return _at_both_ends(directory, images, measure)
+
+
+def augmentation_losses(
+    directory: Path, images: Images, views: int = 32, draws: int = 16, count: int = 64
+) -> dict[str, float]:
+    """``eq8_...``, ``eq9_...``, ``eq10_...``, see ``augmentation_loss.augmentation_losses``, on training images.
+
+    Backward passes of ``views`` x ``count`` images in every draw. Raises ``InputError`` where the run has no checkpoint.
+    """
+
+    def measure(objective: Objective, images: Images, config: Config) -> dict[str, float]:
+        return augmentation_loss.augmentation_losses(
+            objective, images.train, config, views=views, draws=draws, count=count
+        )
+
+    return _at_both_ends(directory, images, measure)
+
+
+def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[str, float]:
+    config = read_config(directory)
+    path = directory / "checkpoint.pt"
+    if not path.exists():
+        raise InputError(f"run '{directory}' has no checkpoint.pt; measures need its weights")
+    device = pick_device(config.train)
+    here = images.to(device)
+    height, width = images.train.shape[2:]
+    size = (config.augment.size or height, config.augment.size or width)
+    with threads(config.train.threads):
+        objective = build_objective(config, *data.statistics(images.train), min(size), len(images.train)).to(device)
+        start = measure(calibrated(objective, here.train, size), here, config)
+        state = torch.load(path, map_location=device, weights_only=True)
+        objective.load_state_dict(state["objective"])
+        return {**measure(objective, here, config), **{f"{name}_start": value for name, value in start.items()}}
