@@ -77,9 +77,8 @@ class Training:
 def measured(names: Sequence[str], rounds: int, draw: float) -> dict[str, Measured]:
     """Every method's ratios to SimSiam's step and its passes; ``draw``: seconds that drawing one view takes."""
     generator = torch.Generator().manual_seed(0)
-    most = max(
-        build(name, method(name).settings).views + method(name).settings.get("target.views", 8) for name in names
-    )
+    configs = [build(name, method(name).settings) for name in names]
+    most = max(2 * config.objective.pairs + config.target.views for config in configs)
     views = torch.rand(most, BATCH, 3, SIDE, SIDE, generator=generator)
     runs = {name: Training(name, views) for name in names}
     counts = {name: run.counted() for name, run in runs.items()}

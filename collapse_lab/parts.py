@@ -137,7 +137,7 @@ PARTS: Mapping[tuple[str, object], Part] = {
 
 def passes(config: Config) -> Passes:
     """How many passes the parts need: one with a graph for each predicted view, and those that only the target needs."""
-    own, target = config.views, config.target
+    own, target = 2 * config.objective.pairs, config.target
     predicted = own if config.objective.symmetric else own // 2
     needed = {
         "other-view": predicted if target.network == "lagged" else own - predicted,

@@ -53,7 +53,6 @@ def costs() -> str:
         {
             "method": name,
             "passes": "{graph} + {bare}".format(**row["passes_counted"]),
-            "needed": "{graph} + {bare}".format(**row["passes_needed"]),
             "views": str(row["views"]),
             "steps a second": f"{row['steps_per_second']:.1f}",
             "time of a step": "{:.2f} ({:.2f} to {:.2f})".format(
