@@ -68,7 +68,7 @@ def sentence(quantity: str, one: str, other: str, found: Interval | None, scale:
     side = "above" if found.mean > 0 else "below"
     return (
         f"With n = {found.n} the data allow a mean difference between {low} and {high}{unit}: "
-        f"in these settings {quantity} of '{one}' is {side} that of '{other}' on average."
+        f"'{one}' is {side} on average, in these settings."
     )
 
 

@@ -62,11 +62,14 @@ def figure(summary: dict[str, Any]) -> Figure:
         panels[0].set_yticks(range(len(arms)), [_label(label, found) for label, found in arms.items()], fontsize=SMALL)
         panels[0].set_ylim(len(arms) - 0.5, -0.5)
         drawn.legend(handles=_legend(arms.values()), loc="outside lower center", ncols=4, fontsize=SMALL)
-        seeds = max(len(found["runs"]) for found in arms.values())
-        drawn.suptitle(
-            f"{summary['study']}: {summary['protocol']['data']}, {seeds} seed{'s' * (seeds > 1)} an arm", fontsize=10
-        )
+        drawn.suptitle(heading(summary), fontsize=10)
     return drawn
+
+
+def heading(summary: dict[str, Any]) -> str:
+    """The study, its data and the number of seeds."""
+    seeds = max(len(found["runs"]) for found in summary["arms"].values())
+    return f"{summary['study']}: {summary['protocol']['data']}, {seeds} seed{'s' * (seeds > 1)} an arm"
 
 
 def draw(summary: dict[str, Any], runs: Path, out: Path, *, course: bool = False) -> list[Path]:
@@ -81,7 +84,9 @@ def draw(summary: dict[str, Any], runs: Path, out: Path, *, course: bool = False
             for label, found in summary["arms"].items()
             if found["seeds"]
         }
-        written += save(curves(Records(out, summary["protocol"], arms)), out / "curves") if arms else []
+        written += (
+            save(curves(Records(out, summary["protocol"], arms), heading(summary)), out / "curves") if arms else []
+        )
     return written
 
 
@@ -120,7 +125,7 @@ def _scale(axes: Axes, values: Sequence[float], from_zero: bool) -> None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         if from_zero:
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.06 * max(values, default=1.0))
 
 
 def _offsets(count: int) -> list[float]:
