@@ -25,7 +25,7 @@ STUDY = Study(
             "For T x - x small, E_T F(T x) is near F(xbar), so equations 8 and 10 agree; first_order_error against "
             "eq8_loss says how far. Nothing is promised for strong views."
         ),
-        "Linear toy with noise s2 (collapse_lab.toy.linear)": (
+        "Scalar toy with noise s2 (collapse_lab.toy.scalar)": (
             "Without predictor z shrinks at a rate in proportion to s2, so weak views only delay collapse. With "
             "predictor and stop-gradient the predictor's fixed point is 1/(1 + s2), and beyond some s2 SimSiam "
             "collapses too."

@@ -41,7 +41,7 @@ STUDY = Study(
             "A target at the mean image might train without predictor and without stop-gradient, its loss and noise "
             "being below those of equation 9, two views against each other. The author did not test it."
         ),
-        "Linear toy (collapse_lab.toy.linear)": (
+        "Linear toy (collapse_lab.toy.alternation)": (
             "Equation 10 without predictor shrinks the encoder exponentially, with the stop-gradient as without it. "
             "With predictor and stop-gradient its expected gradient is SimSiam's: no collapse, only other noise."
         ),
