@@ -12,6 +12,7 @@ import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError, RunStopped
+from collapse_lab.evaluation_flags import evaluation_flags, requested, transfer_images
 from collapse_lab.flags import (
     assignments,
     configuration_flags,
@@ -30,6 +31,8 @@ OUT = click.option("--out", type=click.Path(path_type=Path), default="runs", hel
 NAME = click.option("--name", help="the study's part of the path [data set and a digest of the settings]")
 ROWS = "checkpoint: what is a row of a sequence or a feature map [pooled]"
 PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
+# Columns from which the table of methods can be read whole.
+WIDE = 120
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
@@ -200,12 +203,42 @@ def diagnose(
 
 
 @commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@evaluation_flags
+@ANSWER
+def evaluate(run: Path, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Print what the features of a finished RUN are worth: kNN and linear probes, transfer, each with its protocol.
+
+    All of it is written to RUN/evaluation.json, in the place of an earlier one.
+    """
+    request, transfer = requested(values), transfer_images(values)
+    from collapse_lab import data, evaluation, evaluation_table
+    from collapse_lab.restored import restored
+
+    directory = restored(run, root=values["root"], device=values["device"], last_checkpoint=values["last_checkpoint"])
+    images = data.load(transfer) if transfer else None
+    path = out or run / "evaluation.json"
+    evaluation_table.require_folder(path)
+    document = evaluation.evaluated(
+        directory, request, images, lambda *told: click.echo(evaluation_table.line(*told), err=True)
+    )
+    evaluation_table.write(path, document)
+    _answer(document, evaluation_table.cells(document), as_json, caption=evaluation_table.caption(document))
+
+
+@commands.command()
 @ANSWER
 def methods(as_json: bool) -> None:
-    """Print the methods: what they are, the settings that make them, their source."""
+    """Print the methods: what they are, their parts, encoder passes, source, the paper's number, where they are tested."""
+    from rich.console import Console
+
     from collapse_lab import tables
 
-    _answer({"methods": tables.method_cells()}, tables.method_cells(), as_json)
+    console = Console()
+    narrow = console.is_terminal and console.width < WIDE
+    cells = tables.narrow_method_cells() if narrow else tables.method_cells()
+    caption = f"A terminal of {WIDE} columns shows more, --json all." if narrow else tables.METHODS_CAPTION
+    _answer({"methods": tables.method_documents()}, cells, as_json, caption)
 
 
 def _require_model(model: str | None, path: Path, given: dict[str, str | None]) -> None:

@@ -13,8 +13,8 @@ from collapse_lab.errors import InputError
 class Method:
     """One row of the table of methods.
 
-    ``overrides`` make the method, all of them, so that no flag can turn it into another; ``defaults`` are its values that may
-    be changed, such as m or K. ``paper`` is the key of Chen & He's ImageNet accuracy, theirs, never ours.
+    ``overrides`` make the method, and no flag may change them; ``defaults`` are its values that may be changed, such as m
+    or K. ``paper`` is the key of Chen & He's ImageNet accuracy, theirs, never ours.
     """
 
     overrides: Overrides
@@ -67,7 +67,7 @@ def _alternation(every: int | str) -> Overrides:
 _CHEN, _SU, _ZHANG, _TIAN = "Chen & He (2020)", "Su (2020)", "Zhang et al. (2022)", "Tian et al. (2021)"
 
 METHODS: Mapping[str, Method] = {
-    "simsiam": _row("stop-gradient on the target, MLP predictor", f"{_CHEN}, eq. 4", paper="figure-2/stop-gradient"),
+    "simsiam": _row("stop-gradient on the target, MLP predictor", f"{_CHEN}, eq. 4", paper="table-1/c"),
     "no-stop-gradient": _row(
         "gradient through both branches", f"{_CHEN}, Figure 2", _THROUGH, paper="figure-2/no-stop-gradient"
     ),
@@ -113,7 +113,12 @@ METHODS: Mapping[str, Method] = {
         paper="table-4/byol/100",
         defaults={"target.momentum": 0.99},
     ),
-    "alternation-1": _row("targets of the weights one step ago: SimSiam", f"{_CHEN}, eq. 7, 10", _alternation(1)),
+    "alternation-1": _row(
+        "targets of a copy that follows every step: SimSiam",
+        f"{_CHEN}, section 5.2",
+        _alternation(1),
+        paper="section-5.2/1-step",
+    ),
     "alternation-10": _row(
         "targets fixed for 10 steps", f"{_CHEN}, section 5.2", _alternation(10), paper="section-5.2/10-step"
     ),

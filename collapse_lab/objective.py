@@ -13,6 +13,7 @@ from collapse_lab import heads, networks, targets
 from collapse_lab.contrast import QueuedInfoNCE, nt_xent, swapped_prediction
 from collapse_lab.losses import LOSSES, Loss
 from collapse_lab.settings import Config, ObjectiveConfig
+from collapse_lab.targets import exchanged
 
 
 @runtime_checkable
@@ -34,8 +35,8 @@ class Objective(nn.Module):
     - ``prediction``: p_v = h(sg(z_v)), the encoder learns through t alone;
     - ``none``: the encoder learns through both.
 
-    ``own_views`` views are encoded, neighbours being pairs; the target has ``target.extra_views`` more to itself. Without
-    ``symmetric`` only the first view of each pair is predicted.
+    ``own_views`` views are the method's own, neighbours being pairs; the target has ``target.extra_views`` more to itself.
+    Without ``symmetric`` only the first view of each pair is predicted. Prototypes and losses compute in float32.
     """
 
     def __init__(
@@ -73,31 +74,37 @@ class Objective(nn.Module):
         return self.compare(z, self.match(views, z, index))
 
     def encode(self, views: Tensor) -> Tensor:
-        """z (V, N, D) of the objective's own views; those that only serve as a detached target are made without a graph."""
+        """z (V, N, D) of the own views; those that only serve as a detached target are made without a graph.
+
+        Where only first views are predicted and the target has a network of its own, they are all that is encoded.
+        """
         grad = torch.is_grad_enabled()
         outputs = []
         for number, view in enumerate(views[: self.own_views]):
             predicted = number % self.stride == 0
-            with torch.set_grad_enabled(grad and (predicted or self.stop_gradient != "target")):
-                outputs.append(self.encoder(view))
+            if predicted or self.target.network.uses_z:
+                with torch.set_grad_enabled(grad and (predicted or self.stop_gradient != "target")):
+                    outputs.append(self.encoder(view))
         return torch.stack(outputs)
 
     def match(self, views: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """t (V, N, D) before the head: what the outputs z of the views have to match."""
+        """t (P, N, D) before the head: what each of the P predictions has to match."""
         own, extra = views[: self.own_views], views[self.own_views :]
+        partners = exchanged(own)[:: self.stride]
+        outputs = exchanged(z)[:: self.stride] if len(z) == self.own_views else z.new_empty(0)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stop_gradient != "target"):
-            t: Tensor = self.target(own, extra, z, index)
+            t: Tensor = self.target(partners, extra, outputs, index)
         return t
 
     def compare(self, z: Tensor, t: Tensor) -> Tensor:
-        """The loss of predicting t (V, N, D) from z (V, N, D)."""
+        """The loss of predicting t (P, N, D) from z (V, N, D)."""
         source = z.detach() if self.stop_gradient == "prediction" else z
-        p = torch.stack([self.predictor(z_v) for z_v in source[:: self.stride]])
-        t = t[:: self.stride]
+        p = torch.stack([self.predictor(z_v) for z_v in source[:: len(source) // len(t)]])
         made = self.head(t, p)
-        matched = self.prototypes(made)
-        loss = self.loss(self.prototypes(p), matched.detach() if self.stop_gradient == "target" else matched)
-        learning = self.head.learning(made, t)
+        with torch.autocast(p.device.type, enabled=False):
+            matched = self.prototypes(made)
+            loss = self.loss(self.prototypes(p), matched.detach() if self.stop_gradient == "target" else matched)
+            learning = self.head.learning(made, t)
         # Adds its gradient and leaves the value as that of the method's own loss.
         return loss if learning is None else loss + learning - learning.detach()
 

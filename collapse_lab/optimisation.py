@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,11 +64,16 @@ def update(
     the networks compute in bfloat16. Of several processes each has its share of the batch, all of the same size, and gets the
     loss of its share; the gradients are averaged, so that all of them keep the same weights.
     """
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=half):
+    # One context for every pass: weights are cast once in a context, and would not be seen to change.
+    mixed = partial(torch.autocast, views.device.type, torch.bfloat16, enabled=half)
+    with mixed():
         z = objective.encode(views)
         t = objective.match(views, z, index)
-        for _ in range(predictor_steps - 1):
-            _descend(objective.compare(z.detach(), t.detach()), optimizer)
+    for _ in range(predictor_steps - 1):
+        with mixed():
+            loss = objective.compare(z.detach(), t.detach())
+        _descend(loss, optimizer)
+    with mixed():
         loss = objective.compare(z, t)
     _descend(loss, optimizer)
     objective.after_step(step)

@@ -36,6 +36,7 @@ FILES = (
     HEALTHY,
     "status.json",
     "traceback.txt",
+    "evaluation.json",
 )
 ENDED = ("done", "failed", "stopped")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "faiss-cpu", "scikit-learn")

@@ -173,7 +173,9 @@ class TrainConfig:
         "constant"
     )
     predictor_rate: Annotated[Positive, Field(description="the predictor's rate as a multiple of the encoder's")] = 1.0
-    predictor_steps: Annotated[Count, Field(description="updates of the predictor for one of the encoder")] = 1
+    predictor_steps: Annotated[
+        Count, Field(description="updates of the predictor for one of the encoder; its readings pool them")
+    ] = 1
     precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the networks; losses are float32")] = (
         "float32"
     )
@@ -203,7 +205,10 @@ class MonitorConfig:
         Literal["ignore", "warn", "stop"], Field(description="what an alarm on the run's own history does")
     ] = "ignore"
     expectation_views: Annotated[
-        int, Field(ge=0, description="views of an image from which each evaluation reckons E_T[F(T x)]; 0: none")
+        int,
+        Field(
+            ge=0, multiple_of=2, description="views of an image from which each evaluation reckons E_T[F(T x)]; 0: none"
+        ),
     ] = 0
     probe: Annotated[bool, Field(description="linear probe of the backbone at the start and the end")] = True
 
@@ -231,8 +236,9 @@ class Config:
 
     @property
     def views(self) -> int:
-        """Views of an image that the encoder gives outputs of in one step."""
-        return 2 * self.objective.pairs
+        """Views of an image that the encoder itself sees in one step."""
+        both = self.objective.symmetric or self.target.network == "online"
+        return (2 if both else 1) * self.objective.pairs
 
     def _conflicts(self) -> Iterator[tuple[bool, str]]:
         target, objective, predictor = self.target, self.objective, self.network.predictor
@@ -260,6 +266,10 @@ class Config:
             f"objective.stop_gradient: found '{stop}' with target.head 'inverse-predictor', which needs 'target'",
         )
         yield (
+            target.head == "inverse-predictor" and (predictor == "direct" or self.network.predictor_frozen),
+            "target.head: found 'inverse-predictor' with a predictor that is not trained, whose inverse would not be either",
+        )
+        yield (
             not plain and (objective.pairs > 1 or not objective.symmetric),
             f"objective.pairs, objective.symmetric: found {objective.pairs} and {objective.symmetric} with "
             f"target.estimate '{target.estimate}', which does not distinguish views; use 1 and true",
@@ -273,6 +283,11 @@ class Config:
             objective.loss == "info-nce" and stop != "target",
             f"objective.stop_gradient: found '{stop}' with loss 'info-nce', whose queue holds no gradient; "
             "use 'target'",
+        )
+        yield (
+            self.train.predictor_steps > 1 and objective.loss in ("info-nce", "swapped-prediction"),
+            f"train.predictor_steps: found {self.train.predictor_steps} with loss '{objective.loss}', whose queue or "
+            "prototypes would move with every one of them; use 1",
         )
         untrained = predictor in ("identity", "direct") or self.network.predictor_frozen
         yield (

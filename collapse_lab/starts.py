@@ -15,6 +15,7 @@ from collapse_lab.draws import key
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import clean
 from collapse_lab.networks import Encoder
+from collapse_lab.runs import read_status
 from collapse_lab.settings import Config, TrainConfig
 
 IMAGES = 512
@@ -30,14 +31,17 @@ def start_state(config: TrainConfig, directory: Path) -> State | None:
     """
     if config.start is None:
         return None
-    path = directory.parent.parent / config.start / directory.name / "checkpoint.pt"
+    start = directory.parent.parent / config.start / directory.name
+    if (state := read_status(start)["state"]) != "done":
+        raise InputError(f"train.start: found '{config.start}', whose run '{start}' is {state}; it has to be done")
+    path = start / "checkpoint.pt"
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"train.start: found '{config.start}', but '{path}' cannot be read ({reason})") from None
-    state: State = saved["objective"]
-    return state
+    weights: State = saved["objective"]
+    return weights
 
 
 def start_encoder(

@@ -3,28 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.table import Table
 
-from collapse_lab.methods import METHODS
-from collapse_lab.paper import NUMBERS
+from collapse_lab import parts
+from collapse_lab.config import build
+from collapse_lab.methods import METHODS, Method
+from collapse_lab.paper import NUMBERS, SIMSIAM
 
 Cells = Sequence[dict[str, str]]
 
+METHODS_CAPTION = (
+    "Passes: of the encoder over the batch in a step, with a graph for the backward pass + without. Paper: linear evaluation "
+    "on ImageNet with ResNet-50 as printed in Chen & He (2020), never ours."
+)
+
 
 def method_cells() -> list[dict[str, str]]:
-    """One row a method: its name, what it is, the settings that make it, source, the paper's number."""
+    """One row a method: what it is, its parts that SimSiam has otherwise, encoder passes, source, the paper's number, tests.
+
+    Passes are "with a graph + without", of the whole batch in one step.
+    """
     return [
         {
             "method": name,
             "what": row.what,
-            "settings": ", ".join(f"{key}={str(value).lower()}" for key, value in row.overrides.items()) or "defaults",
+            "other than SimSiam": "; ".join(part.what for part in parts.parts(row)) or "-",
+            "passes": "{} + {}".format(*_passes(name)),
             "source": row.source,
-            "paper": papers(row.paper),
+            "paper": _printed(row.paper),
+            "tested in": ", ".join(
+                dict.fromkeys(PurePosixPath(test.split("::")[0]).stem for test in parts.pointers(row))
+            ),
         }
         for name, row in METHODS.items()
     ]
+
+
+def narrow_method_cells() -> list[dict[str, str]]:
+    """What of ``method_cells`` can be read on 80 columns."""
+    return [{key: row[key] for key in ("method", "other than SimSiam", "paper")} for row in method_cells()]
+
+
+def family_cells() -> list[dict[str, str]]:
+    """One row a part of SimSiam that methods change: their names."""
+    families: dict[str, list[str]] = {name: [] for name in parts.FAMILIES}
+    for name, row in METHODS.items():
+        families.setdefault(parts.family(row), []).append(name)
+    return [{"changed": name, "methods": ", ".join(found)} for name, found in families.items() if name != "-"]
+
+
+def part_cells() -> list[dict[str, str]]:
+    """One row a part that SimSiam has otherwise: its setting, the methods that have it, the test that states what it does."""
+    rows = [
+        (part, [name for name, row in METHODS.items() if part.test in parts.pointers(row) and _has(row, key, value)])
+        for (key, value), part in parts.PARTS.items()
+    ]
+    settings = [f"`{key}`" if value == parts.ANY else f"`{key} = {str(value).lower()}`" for key, value in parts.PARTS]
+    return [
+        {"part": setting, "of": part.family, "methods": ", ".join(names), "tested in": f"`{part.test}`"}
+        for setting, (part, names) in zip(settings, rows, strict=True)
+    ]
+
+
+def method_documents() -> list[dict[str, Any]]:
+    """One mapping a method with all that its row says: settings, defaults, parts, passes, source, the paper's number, tests."""
+    return [
+        {
+            "method": name,
+            "what": row.what,
+            "source": row.source,
+            "settings": dict(row.overrides),
+            "defaults": dict(row.defaults),
+            "parts": [part.what for part in parts.parts(row)],
+            "encoder_passes": _passes(name)._asdict(),
+            "paper": {"key": row.paper, **_number(row.paper)} if row.paper else None,
+            "tested_in": parts.pointers(row),
+        }
+        for name, row in METHODS.items()
+    ]
+
+
+def _has(row: Method, key: str, value: object) -> bool:
+    return row.settings.get(key) == value or (value == parts.ANY and key in row.settings)
+
+
+def _passes(name: str) -> parts.Passes:
+    return parts.passes(build(name, METHODS[name].settings))
+
+
+def _number(key: str) -> dict[str, str]:
+    number = NUMBERS[key]
+    return {"value": number.text(), "what": number.what, "source": number.source, "setting": number.setting}
+
+
+def _printed(key: str | None) -> str:
+    """The number and its place in Chen & He (2020)."""
+    return f"{NUMBERS[key].text()} ({NUMBERS[key].source.removeprefix(f'{SIMSIAM}, ')})" if key else "-"
 
 
 def papers(key: str | None) -> str:

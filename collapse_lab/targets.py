@@ -1,6 +1,6 @@
 """What a prediction has to match: whose weights make it, and which estimate of E_T[F(T x)] it is.
 
-A target t (V, N, D) is aligned with the predictions: t[v] is what p[v] has to match. It never detaches what has a gradient:
+A target t (P, N, D) is aligned with the P predictions: t[v] is what p[v] has to match. It never detaches what has a gradient:
 that is the objective's stop-gradient. Passes made only for a target leave the encoder's BatchNorm statistics and
 whatever watches the encoder alone.
 """
@@ -17,6 +17,8 @@ from torch.nn.functional import normalize
 from collapse_lab.collective import all_rows
 from collapse_lab.draws import key
 
+ROWS_AT_ONCE = 2**16
+
 
 class Online(nn.Module):
     """The encoder's own weights. Views that nothing but the target needs go through a twin.
@@ -24,13 +26,15 @@ class Online(nn.Module):
     The twin shares the encoder's parameters, and so passes gradients to them, but has buffers and hooks of its own.
     """
 
+    uses_z = True
+
     def __init__(self, encoder: nn.Module, twin: bool) -> None:
         super().__init__()
         shared = {id(parameter): parameter for parameter in encoder.parameters()}
         self.twin = copy.deepcopy(encoder, dict(shared)) if twin else None
 
     def of_views(self, views: Tensor, z: Tensor) -> Tensor:
-        """The outputs (V, N, D) of the views, which the encoder has made already."""
+        """The outputs z (P, N, D) of the views, which the encoder has made already."""
         return z
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,13 +55,15 @@ class Lagged(nn.Module):
     5.2). m > 0 with k = 1 is the momentum encoder of He et al. (2020) and Grill et al. (2020). BatchNorm uses the batch.
     """
 
+    uses_z = False
+
     def __init__(self, encoder: nn.Module, momentum: float, every: int) -> None:
         super().__init__()
         self.copy = copy.deepcopy(encoder).requires_grad_(False)
         self.momentum, self.every = momentum, every
 
     def of_views(self, views: Tensor, z: Tensor) -> Tensor:
-        """The outputs (V, N, D) of the views under the lagged weights."""
+        """The outputs (P, N, D) of the views under the lagged weights."""
         return torch.stack([self(view) for view in views])
 
     @torch.no_grad()
@@ -78,10 +84,11 @@ Network = Online | Lagged
 
 
 class Target(ABC, nn.Module):
-    """``target(views, extra, z, index) -> t``.
+    """``target(partners, extra, z, index) -> t``.
 
-    views (V, N, C, H, W) and their outputs z (V, N, D), pairs of views next to one another; extra (K, N, C, H, W), views
-    drawn for the target alone; index (N,) of the images in the data set; t (V, N, D).
+    partners (P, N, C, H, W), the other view of each that is predicted, and their outputs z (P, N, D), which a network with
+    weights of its own does not use; extra (K, N, C, H, W), views drawn for the target alone; index (N,) of the images in the
+    data set; t (P, N, D).
     """
 
     extra_views = 0
@@ -91,8 +98,8 @@ class Target(ABC, nn.Module):
         self.network = network
 
     @abstractmethod
-    def forward(self, views: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """The target of every view."""
+    def forward(self, partners: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
+        """The target of every prediction."""
 
     def after_step(self, encoder: nn.Module, step: int) -> None:
         """What follows an update of the encoder, the ``step``-th."""
@@ -102,9 +109,9 @@ class Target(ABC, nn.Module):
 class OtherView(Target):
     """t_1 = z_2 and t_2 = z_1: one sample of E_T[F(T x)] for each view. Chen & He (2020), equation 10."""
 
-    def forward(self, views: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """Outputs of the views, exchanged within pairs; raises ``ValueError`` where a view has no partner."""
-        return exchanged(self.network.of_views(views, z))
+    def forward(self, partners: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
+        """The outputs of the partners."""
+        return self.network.of_views(partners, z)
 
 
 class MeanOutput(Target):
@@ -117,10 +124,10 @@ class MeanOutput(Target):
         super().__init__(network)
         self.extra_views, self.normalised = views, normalised
 
-    def forward(self, views: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """The mean, repeated for every view."""
+    def forward(self, partners: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
+        """The mean, repeated for every prediction."""
         outputs = torch.stack([_scaled(self.network(view), self.normalised) for view in extra])
-        return outputs.mean(0).expand_as(z)
+        return outputs.mean(0).expand(len(partners), -1, -1)
 
 
 class MeanInput(Target):
@@ -130,10 +137,10 @@ class MeanInput(Target):
         super().__init__(network)
         self.extra_views = views
 
-    def forward(self, views: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """The output of the mean image, repeated for every view."""
+    def forward(self, partners: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
+        """The output of the mean image, repeated for every prediction."""
         output: Tensor = self.network(extra.mean(0))
-        return output.expand_as(z)
+        return output.expand(len(partners), -1, -1)
 
 
 class Memory(Target):
@@ -141,7 +148,8 @@ class Memory(Target):
 
     All views of a visit are matched with the old eta. ``start`` first-visit: the first visit matches each view with the
     other and eta begins as their mean; random: eta begins as a random unit vector. ``normalised``: outputs are l2-normalised
-    before, and eta after, the average. Under several processes all keep the etas of all. Chen & He (2020), section 5.2.
+    before, and eta after, the average. Under several processes all keep the etas of all. An image is to stand in a batch
+    once: of several visits in one step any may be kept. Chen & He (2020), section 5.2.
     """
 
     eta: Tensor
@@ -163,16 +171,19 @@ class Memory(Target):
         self.momentum, self.normalised = momentum, normalised
         random = start == "random"
         generator = torch.Generator().manual_seed(key(seed, 3))
-        eta = normalize(torch.randn(images, dim, generator=generator), dim=1) if random else torch.zeros(images, dim)
-        self.register_buffer("eta", eta.to(dtype))
+        eta = torch.zeros(images, dim, dtype=dtype)
+        if random:
+            for rows in eta.split(ROWS_AT_ONCE):
+                rows.copy_(normalize(torch.randn(rows.shape, generator=generator), dim=1))
+        self.register_buffer("eta", eta)
         self.register_buffer("seen", torch.full((images,), random))
 
-    def forward(self, views: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
-        """The eta of each image before this visit, repeated for every view; in training this visit is remembered."""
+    def forward(self, partners: Tensor, extra: Tensor, z: Tensor, index: Tensor) -> Tensor:
+        """The eta of each image before this visit, for every prediction; in training this visit is remembered."""
         seen = self.seen[index][:, None]
         eta = self.eta[index].float()
         scaled = _scaled(z.detach().float(), self.normalised)
-        t = torch.where(seen, eta, exchanged(scaled))
+        t = torch.where(seen, eta, scaled)
         if self.training:
             mean = scaled.mean(0)
             new = _scaled(torch.where(seen, eta.lerp(mean, 1 - self.momentum), mean), self.normalised)

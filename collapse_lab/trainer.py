@@ -16,6 +16,7 @@ from collapse_lab import augment, data, draws, networks
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
+from collapse_lab.expectation import expectation_values
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
     RANKME_CENTRED,
@@ -252,6 +253,8 @@ class Trainer:
         linear = self.config.monitor.probe and at_an_end
         try:
             values = evaluate(objective, self.images, self.config.monitor, self.view_size, linear=linear)
+            if self.config.monitor.expectation_views:
+                values += expectation_values(objective, self.images, self.config, self.config.monitor.expectation_views)
         except FloatingPointError as error:
             raise Diverged(self.step, str(error)) from None
         return [Row(self.step, epoch, *value) for value in values]

@@ -1,8 +1,8 @@
-"""Write the tables of README.md anew from the package's own metadata and the committed summaries.
+"""Write the tables of README.md and docs/methods.md anew from the package's own metadata and the committed summaries.
 
-    python figures/readme.py          rewrites README.md between its <!-- table NAME --> marks
+    python figures/readme.py          rewrites both between their <!-- table NAME --> marks
 
-Nothing in those tables is typed by hand; a test fails where the README and this script disagree.
+Nothing in those tables is typed by hand; a test fails where a page and this script disagree.
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ ROOT = Path(__file__).resolve().parent.parent
 GALLERY = {"Fashion-MNIST": "fashion-mnist", "CIFAR-10": "cifar10"}
 HEADS = ("none", "affine", "non-affine")
 RESULTS = ROOT / "experiments" / "results"
+METADATA: dict[str, Callable[[], tables.Cells]] = {
+    "families": tables.family_cells,
+    "methods": tables.method_cells,
+    "parts": tables.part_cells,
+    "metrics": tables.metric_cells,
+}
+COSTS = ROOT / "benchmarks" / "results" / "methods.json"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "methods.md")
 
 
 def table(name: str) -> str:
-    """The Markdown of one table: methods, metrics, heads, or gallery."""
-    if name == "methods":
-        return tables.markdown(tables.method_cells())
-    if name == "metrics":
-        return tables.markdown(tables.metric_cells())
+    """The Markdown of one table: families, methods, parts, metrics, costs, heads, or gallery."""
+    if name in METADATA:
+        return tables.markdown(METADATA[name]())
+    if name == "costs":
+        return costs()
     if name == "heads":
         found = {head: summary(f"digits-{head}") for head in HEADS}
         rows = [{"BatchNorm on z": head, **row} for head in HEADS for row in arms(found[head])]
@@ -36,6 +44,32 @@ def table(name: str) -> str:
     # Studies of the same data share a caption.
     captions = dict.fromkeys(tables.comparison_caption(each) for each in found.values())
     return "\n\n".join([tables.markdown(rows), *captions, " ".join(source(each) for each in found.values())])
+
+
+def costs() -> str:
+    """What a step of each method costs, from the recorded benchmark."""
+    found: dict[str, Any] = json.loads(COSTS.read_text(encoding="utf-8"))
+    rows = [
+        {
+            "method": name,
+            "passes": "{graph} + {bare}".format(**row["passes_counted"]),
+            "needed": "{graph} + {bare}".format(**row["passes_needed"]),
+            "views": str(row["views"]),
+            "steps a second": f"{row['steps_per_second']:.1f}",
+            "time of a step": "{:.2f} ({:.2f} to {:.2f})".format(
+                row["seconds_over_simsiam"]["median"], *row["quartiles"]
+            ),
+            "with its views": f"{row['with_views']:.2f}",
+        }
+        for name, row in found["methods"].items()
+    ]
+    place, rounds = found["machine"], found["methods"]["simsiam"]["seconds_over_simsiam"]["n"]
+    caption = (
+        f"Times are ratios to SimSiam's: median (quartiles) of {rounds} rounds, all methods in turns; {found['what']}. "
+        f"`{found['command']}`: {place['cpu']}, {place['cores']} cores, load average {place['load']:.0f}, one thread, torch "
+        f"{place['torch']}, commit {found['commit']}."
+    )
+    return f"{tables.markdown(rows)}\n\n{caption}"
 
 
 def arms(found: dict[str, Any]) -> list[dict[str, str]]:
@@ -66,5 +100,5 @@ def rewritten(text: str, made: Callable[[str], str] = table) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")

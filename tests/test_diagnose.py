@@ -170,7 +170,7 @@ def test_a_run_gets_the_verdict_that_its_trainer_gave(runs, command):
         assert err == ""
         assert code in (None, ended)
     assert answer["verdict"] == "diverged"
-    assert any(note.startswith("the loss was") for note in answer["notes"])
+    assert any(note.startswith("the loss of simsiam was") for note in answer["notes"])
     assert (
         json.loads(command("diagnose", runs / "no-stop-gradient/copied", "--json")[1])["verdict"] == "complete-collapse"
     )

@@ -9,8 +9,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper"],
+<<<<<<< HEAD
+    ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper", "recipes"],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm"],
+=======
+    ["errors", "geometry.cloud", "losses", "optimizers", "recipes", "collective", "paper"],
     ["geometry.spectra", "geometry.predictor", "directpred"],
+>>>>>>> evaluate
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
@@ -20,16 +25,19 @@ CORE = [
     ["monitors.recorder", "monitors.schedules"],
     ["monitors.distributed"],
     ["monitors.watch", "presets", "methods", "sources", "runs", "view_parameters", "colour"],
-    ["monitors.sinks"],
+    ["monitors.sinks", "parts"],
     ["monitors.lightning", "monitors.huggingface"],
     ["contrast", "targets"],
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
-    ["heatmap", "study_tables", "study_plots"],
+    ["heatmap", "study_tables", "study_plots", "evaluation_flags"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence", "optimisation"],
-    ["starts"],
-    ["trainer", "weights", "report", "paired"],
-    ["workers"],
+    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
+    ["starts", "expectation"],
+    ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
+    ["workers", "network_measures", "restored", "supervised"],
+    ["classified"],
+    ["evaluation"],
+    ["feature_choice", "evaluation_table"],
     ["summary", "checkpoints", "recorded"],
     ["grid", "measured"],
     ["plan"],
@@ -88,7 +96,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
-        "import collapse_lab.study, collapse_lab.paper\n"
+        "import collapse_lab.study, collapse_lab.paper, collapse_lab.collapse_time\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,15 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_package_and_the_results():
-    assert runpy.run_path(str(ROOT / "figures" / "readme.py"))["rewritten"](README) == README
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+def test_tables_are_those_of_the_package_and_the_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "figures" / "readme.py"))["rewritten"](text) == text
 
 
 def test_rewriting_keeps_all_else_and_fills_empty_tables():
     rewritten = runpy.run_path(str(ROOT / "figures" / "readme.py"))["rewritten"]
-    text = "a\n<!-- table methods -->\n<!-- end -->\nb\n<!-- table metrics -->\n<!-- end -->\nc\n"
+    text = "a\n<!-- table families -->\n<!-- end -->\nb\n<!-- table metrics -->\n<!-- end -->\nc\n"
     assert [line for line in rewritten(text).splitlines() if not line.startswith("|")] == text.splitlines()
-    assert "| simsiam |" in rewritten(text)
+    assert "| stop-gradient | no-stop-gradient, wrong-branch |" in rewritten(text)
     assert rewritten(rewritten(text)) == rewritten(text)
 
 

@@ -74,7 +74,7 @@ def test_a_run_starts_with_the_final_weights_of_the_arm_it_names(tmp_path, name)
 
 
 def test_a_start_that_is_not_there_or_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"train.start: found 'elsewhere', but .* cannot be read"):
+    with pytest.raises(InputError, match=r"train.start: found 'elsewhere', whose run .* is new; it has to be done"):
         run(tmp_path, "simsiam", train__start="elsewhere")
     run(tmp_path, "no-stop-gradient", network__projector_dim=16)
     with pytest.raises(InputError, match="train.start: the weights there are those of another network"):

@@ -108,11 +108,11 @@ def test_mean_output_is_the_mean_of_unit_outputs_and_leaves_the_running_statisti
 
 
 def test_watching_hooks_see_the_own_views_only():
-    for name in ("mean-output", "mean-input-none", "byol", "exact-eta", "simsiam"):
+    for name in METHODS:
         objective, seen = made(name), []
         objective.encoder.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
         trained(objective, name, 1)
-        assert seen == [BATCH, BATCH], name
+        assert seen == [BATCH] * config(name).views, name
 
 
 def test_mean_input_passes_the_gradient_to_the_weights_it_shares():
@@ -219,6 +219,31 @@ def test_codes_share_the_batch_evenly_and_agree_with_plain_scaling():
 def test_equal_similarities_cost_the_logarithm_of_the_number_of_prototypes():
     loss = swapped_prediction(torch.zeros(2, 4, 8), torch.zeros(2, 4, 8), temperature=0.1, epsilon=0.05, iterations=3)
     assert loss.item() == pytest.approx(math.log(8), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["simclr", "swav", "mocov2", "simsiam", "centring"])
+def test_losses_are_float32_under_autocast(name):
+    """From bfloat16 outputs the loss is that of the same outputs in float32, to float32's rounding."""
+    objective = made(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = objective.encode(views(2, 0))
+        t = objective.match(views(2, 0), z, index(0))
+        objective.predictor = torch.nn.Identity()
+        mixed = objective.eval().compare(z, t)
+    torch.testing.assert_close(mixed, objective.compare(z.float(), t.float()), rtol=1e-6, atol=1e-6)
+    assert mixed.dtype == torch.float32
+
+
+def test_repeated_predictor_steps_see_the_weights_that_they_changed_under_autocast():
+    losses = []
+    for half in (False, True):
+        objective = made("simsiam")
+        descent = optimizer(objective, config("simsiam").train)
+        for group in descent.param_groups:
+            group["lr"] = 0.5
+        losses.append(update(objective, descent, views(2, 1), index(1), 1, predictor_steps=10, half=half).item())
+    assert losses[0] < -0.2
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
 
 
 def test_prototypes_learn_and_their_length_does_not_matter():
@@ -366,6 +391,8 @@ def test_every_method_resumes_to_the_bit(name):
         ("no-predictor", {"train.predictor_steps": 3}, "needs a predictor that is trained"),
         ("directpred", {"network.predictor_frozen": True}, "no trained weights"),
         ("inverse-predictor", {"objective.stop_gradient": "none"}, "needs 'target'"),
+        ("inverse-predictor", {"network.predictor_frozen": True}, "whose inverse would not be either"),
+        ("swav-predictor", {"train.predictor_steps": 3}, "would move with every one of them"),
     ],
 )
 def test_impossible_combinations_are_refused_with_the_reason(name, extra, message):

@@ -1,6 +1,6 @@
 """Trains every method on a rank's share of fixed batches; run by torchrun, it writes final weights to $OUT.
 
-A process alone trains on the whole batches. The encoder has no BatchNorm, whose statistics are per process.
+A process alone trains on the whole batches.
 """
 
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
+from collapse_lab.batchnorm import synchronised
 from collapse_lab.config import build
 from collapse_lab.methods import METHODS, method
 from collapse_lab.networks import Encoder
@@ -19,7 +20,6 @@ STEPS, BATCH, IMAGES, DIM = 6, 24, 48, 8
 SMALL = {
     "network.projector_dim": DIM,
     "network.predictor_hidden": 4,
-    "network.predictor_hidden_norm": False,
     "objective.queue": 64,
     "objective.prototypes": 6,
     "target.views": 3,
@@ -31,14 +31,15 @@ def trained(name: str, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
     config = build(name, method(name).settings, SMALL)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = Encoder(nn.Sequential(nn.Linear(12, 16), nn.Tanh()), nn.Linear(16, DIM))
-    objective = assemble(config, encoder, IMAGES)
+        backbone = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.Tanh(), nn.Flatten(), nn.Linear(40, 16))
+        encoder = Encoder(backbone, nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, DIM)))
+    objective = synchronised(assemble(config, encoder, IMAGES), torch.device("cpu"))
     descent = optimizer(objective, config.train)
     for group in descent.param_groups:
         group["lr"] = 0.05
     generator = torch.Generator().manual_seed(1)
     for step in range(1, STEPS + 1):
-        views = torch.randn(objective.views, BATCH, 12, generator=generator).chunk(world, dim=1)[rank]
+        views = torch.randn(objective.views, BATCH, 1, 12, generator=generator).chunk(world, dim=1)[rank]
         index = torch.randperm(IMAGES, generator=generator)[:BATCH].chunk(world)[rank]
         update(objective, descent, views, index, step, predictor_steps=config.train.predictor_steps)
     return objective.state_dict()
