@@ -1,6 +1,7 @@
 """Every study file says what it asks, builds its arms under its own command, and stands in the table of experiments/."""
 
 import importlib
+import inspect
 import re
 import shlex
 from functools import lru_cache
@@ -11,6 +12,7 @@ import pytest
 from collapse_lab.cli import commands
 from collapse_lab.config import flat
 from collapse_lab.flags import assignments, data_overrides
+from collapse_lab.measured import resolve
 from collapse_lab.methods import METHODS
 from collapse_lab.paper import NUMBERS
 from collapse_lab.plan import planned
@@ -76,7 +78,7 @@ def test_words_are_there_and_short_where_they_stand_in_figures(file):
     assert len(study.predictions) >= 2
     assert all(text.endswith(".") for text in (*study.predictions.values(), study.answer))
     assert all(len(label) < LONGEST and "\n" not in label for label in study.arms)
-    assert study.cost
+    assert {"CPU", "GPU"} <= set(re.findall(r"\w+", study.cost))
     assert study.settings == {}, "settings of its own keep a study's runs from the others"
 
 
@@ -87,6 +89,12 @@ def test_contrasts_are_said_once_and_each_measured_quantity_has_a_measure(file):
     assert not mirrored & set(contrasts)
     if any(contrast.quantity not in QUANTITIES for contrast in contrasts):
         assert file.study.measures
+
+
+def test_measures_exist(file):
+    for measure in file.study.measures:
+        taken = inspect.signature(resolve(measure)).parameters
+        assert measure.parameters.keys() <= taken.keys()
 
 
 def test_paper_numbers_stand_once_in_a_study(file):
