@@ -16,10 +16,7 @@ from collapse_lab.evaluate import calibrated_encoder
 from collapse_lab.networks import Encoder
 from collapse_lab.runs import read_config, read_status
 from collapse_lab.settings import Config
-<<<<<<< HEAD
-=======
 from collapse_lab.starts import IMAGES, start_encoder, start_state
->>>>>>> evaluate
 from collapse_lab.trainer import pick_device
 
 Device = Literal["auto", "cpu", "cuda"]

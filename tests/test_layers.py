@@ -9,13 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-<<<<<<< HEAD
     ["errors", "geometry.cloud", "losses", "optimizers", "collective", "paper", "recipes"],
     ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm"],
-=======
-    ["errors", "geometry.cloud", "losses", "optimizers", "recipes", "collective", "paper"],
-    ["geometry.spectra", "geometry.predictor", "directpred"],
->>>>>>> evaluate
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
