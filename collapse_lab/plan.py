@@ -88,17 +88,24 @@ def _configs(
     found: dict[str, tuple[str, Config]] = {}
     for label, arm in sorted(study.arms.items(), key=lambda item: START in item[1].overrides):
         overrides = _small(arm.overrides) if smoke else dict(arm.overrides)
-        if START in overrides:
-            overrides[START] = _start(study, overrides[START], found)
-        require_consistent(arm.method, {**own, **overrides})
-        row = method(arm.method)
-        config = configuration.build(arm.method, preset, row.defaults, own, row.overrides, overrides)
-        proposed = {key: own.get(key, value) for key, value in row.defaults.items()}
-        base = {**configuration.flat(shared), **proposed, **row.overrides}
-        values = configuration.flat(config)
-        named = {key: values[key] for key in overrides if values[key] != base[key]}
-        found[label] = (arm_directory(arm.method, named), config)
+        try:
+            if START in overrides:
+                overrides[START] = _start(study, overrides[START], found)
+            found[label] = _placed(arm.method, preset, own, shared, overrides)
+        except InputError as error:
+            raise InputError(f"arm '{label}': {error}") from None
     return found
+
+
+def _placed(name: str, preset: Overrides, own: Overrides, shared: Config, overrides: Overrides) -> tuple[str, Config]:
+    """Directory and configuration of one arm."""
+    row = method(name)
+    require_consistent(name, {**own, **overrides})
+    config = configuration.build(name, preset, row.defaults, own, row.overrides, overrides)
+    proposed = {key: own.get(key, value) for key, value in row.defaults.items()}
+    base = {**configuration.flat(shared), **proposed, **row.overrides}
+    values = configuration.flat(config)
+    return arm_directory(name, {key: values[key] for key in overrides if values[key] != base[key]}), config
 
 
 def _start(study: Study, label: Any, found: Mapping[str, tuple[str, Config]]) -> str:

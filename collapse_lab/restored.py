@@ -16,6 +16,7 @@ from collapse_lab.evaluate import calibrated_encoder
 from collapse_lab.networks import Encoder
 from collapse_lab.runs import read_config, read_status
 from collapse_lab.settings import Config
+from collapse_lab.starts import IMAGES, start_encoder, start_state
 from collapse_lab.trainer import pick_device
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -38,9 +39,12 @@ class Restored(NamedTuple):
     device: torch.device
 
     def start(self) -> Encoder:
-        """The encoder as the run's seed initialised it, BatchNorm calibrated on the training images."""
-        initial = _encoder(self.config, self.images, self.size).to(self.device)
-        return calibrated_encoder(initial, self.images.train, self.size).eval().requires_grad_(False)
+        """The encoder as the run began with it, BatchNorm calibrated on the training images."""
+        initial = _encoder(self.config, self.images, self.size)
+        earlier = start_state(self.config.train, self.directory)
+        start_encoder(initial, self.config, earlier, self.images.train[:IMAGES].cpu(), self.size)
+        moved = initial.to(self.device)
+        return calibrated_encoder(moved, self.images.train, self.size).eval().requires_grad_(False)
 
 
 def restored(

@@ -106,12 +106,12 @@ def _printed(key: str | None) -> str:
 
 
 def papers(key: str | None) -> str:
-    """A paper's number as printed, from its key in ``paper.NUMBERS``; what is no key stands for itself, None for "-".
+    """A paper's number as printed, from its key in ``paper.NUMBERS``; "-" where there is none.
 
     >>> papers("figure-2/stop-gradient"), papers(None)
     ('67.7 ± 0.1', '-')
     """
-    return NUMBERS[key].text() if key is not None and key in NUMBERS else key or "-"
+    return NUMBERS[key].text() if key else "-"
 
 
 def metric_cells() -> list[dict[str, str]]:

@@ -54,9 +54,9 @@ STUDY = Study(
         ),
         "Gradient of the alternation without predictor": (
             "With eta of the present weights, from one view or exact, the expected gradient under a squared distance "
-            "is that of the collapsing loss: no-predictor and mean-output collapse alike. Only old eta can differ: "
-            "exact-eta and momentum-eta are slower, and the linear toy (collapse_lab.toy.alternation) has them "
-            "collapse in the end."
+            "is that of the collapsing loss (collapse_lab.toy.siamese): no-predictor and mean-output collapse alike. "
+            "Only old eta can differ: exact-eta and momentum-eta are slower, and the toys "
+            "(collapse_lab.toy.alternation, memory) have them collapse in the end."
         ),
         "Zhang et al. (2022), known to us from notes on it": (
             "Averaging many views of the same batch without predictor collapses; the predictor is not a stand-in for "

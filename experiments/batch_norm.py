@@ -57,5 +57,8 @@ STUDY = Study(
         Contrast("simsiam, hidden and z", f"simsiam, {place}")
         for place in ("no BatchNorm", "hidden only", "everywhere")
     ),
-    cost="COST",
+    cost=(
+        "24 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
+        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+    ),
 )

@@ -14,7 +14,7 @@ PAPER = {
     "simclr-predictor-stop-gradient": "section-6.2/simclr-predictor-stop-gradient",
     "swav": "section-6.2/swav",
     "swav-predictor": "section-6.2/swav-predictor",
-    "swav-no-stop-gradient": None,
+    "swav-no-stop-gradient": "section-6.2/swav-no-stop-gradient",
     "simsiam": None,
     "no-stop-gradient": None,
 }

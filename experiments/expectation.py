@@ -17,8 +17,9 @@ STUDY = Study(
             "the larger K. The paper shows this for a moving average only, not for the mean within a step."
         ),
         "Gradient of the alternation without predictor": (
-            "For a squared distance the expected gradient is the same for every K, that of the collapsing loss; K "
-            "changes its noise only. All K collapse as no-predictor does. For the cosine the argument is not exact."
+            "For a squared distance the expected gradient is the same for every K, that of the collapsing loss "
+            "(collapse_lab.toy.siamese); K changes its noise only. All K collapse as no-predictor does. For the "
+            "cosine the argument is not exact."
         ),
         "Zhang et al. (2022), known to us from notes on it": "10 and 25 views of the same batch collapse without a predictor.",
         "BatchNorm on z masks it": "Under affine BatchNorm the collapse shows in RankMe, less in the std ratio.",

@@ -32,9 +32,10 @@ STUDY = Study(
             "leaves no std ratio below 2/sqrt(N), that of one outlier with all the variance: 0.25, 0.18, 0.09 for "
             "batches of 64, 128, 512."
         ),
-        "Linear toy without predictor (collapse_lab.toy.linear)": (
-            "The stop-gradient only halves the rate at which z shrinks, so no-predictor collapses, later than the "
-            "gradient through both branches would. The toy has no BatchNorm and says nothing of it."
+        "Linear model under the cosine (collapse_lab.toy.cosine)": (
+            "Without predictor, or with the gradient through both branches, the constant mode takes all: RankMe 1, "
+            "mean energy 1. Without predictor the stop-gradient only halves the rate. The toy has no BatchNorm; "
+            "non-affine BatchNorm forbids its constant mode."
         ),
     },
     answer=(

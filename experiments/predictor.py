@@ -44,5 +44,8 @@ STUDY = Study(
         for name in ("no-predictor", "fixed-predictor", "decayed-predictor")
     )
     + tuple(Contrast(f"fixed-predictor, {head}", f"simsiam, {head}", "loss") for head in HEADS),
-    cost="COST",
+    cost=(
+        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
+        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+    ),
 )

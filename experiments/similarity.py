@@ -49,5 +49,8 @@ STUDY = Study(
         for head in HEADS
         for loss in ("cross-entropy", "mse")
     ),
-    cost="COST",
+    cost=(
+        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
+        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+    ),
 )

@@ -88,13 +88,28 @@ def test_the_clean_features_of_end_and_start_read_what_the_run_recorded(run, com
     assert code == 0
     assert document == json.loads((run / "evaluation.json").read_text())
     assert len(err.splitlines()) == len(document["results"]) == 10
-    table = pd.read_csv(run / "metrics.csv", keep_default_na=False)
     found = accuracies(document)
     for network, epoch in (("start", 0), ("trained", 2)):
-        rows = table[(table["source"] == "probe") & (table["epoch"] == epoch)].set_index(["layer", "metric"])["value"]
+        recorded = probes(run, epoch)
         for layer in ("backbone", "projector"):
-            assert found[network, layer, "clean", "knn"] == pytest.approx(rows[layer, "knn"], abs=1e-9)
-        assert found[network, "backbone", "clean", "linear-fast"] == pytest.approx(rows["backbone", "linear"], abs=1e-9)
+            assert found[network, layer, "clean", "knn"] == pytest.approx(recorded[layer, "knn"], abs=1e-9)
+        assert found[network, "backbone", "clean", "linear-fast"] == pytest.approx(
+            recorded["backbone", "linear"], abs=1e-9
+        )
+
+
+def probes(run: Path, epoch: int) -> pd.Series:
+    table = pd.read_csv(run / "metrics.csv", keep_default_na=False)
+    return table[(table["source"] == "probe") & (table["epoch"] == epoch)].set_index(["layer", "metric"])["value"]
+
+
+@pytest.mark.parametrize("start", [{"network__start": "near-constant"}, {"train__start": "simsiam"}])
+def test_the_start_is_where_the_run_began_whatever_the_seed_gave(run, start):
+    directory = trained(short(train__epochs=1, **start), run.parents[1] / next(iter(start)) / "seed0")
+    found = next(one for one in results(restored(directory), Request()) if one[1:3] == ("start", "projector"))
+    recorded = probes(directory, 0)
+    assert (found.classifier, found.accuracy) == ("knn", pytest.approx(recorded["projector", "knn"], abs=1e-9))
+    assert recorded["projector", "knn"] != probes(run, 0)["projector", "knn"]
 
 
 def test_each_number_has_its_protocol_and_every_byte_repeats(run, command, tmp_path):
@@ -189,7 +204,9 @@ def test_a_run_that_diverged_says_so(refusal, tmp_path):
 
 def test_what_is_no_finished_run_is_refused(run, refusal, tmp_path):
     assert "is no directory" in refusal(tmp_path / "nowhere")
-    assert "has no config.json; it is a study, its runs are simsiam/seed0" in refusal(run.parents[1])
+    line = refusal(run.parents[1])
+    assert "has no config.json; it is a study, its runs are " in line
+    assert "simsiam/seed0" in line
     assert "has no config.json; a run is made by `collapse-lab train`" in refusal(tmp_path)
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     whole = (copied / "checkpoint.pt").read_bytes()
