@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from collapse_lab import parts
@@ -147,10 +148,11 @@ def markdown(cells: Cells) -> str:
 
 
 def terminal(cells: Cells) -> Table:
-    """Rows of equal keys as a table for a terminal."""
+    """Rows of equal keys as a table for a terminal; what stands first, a name, is not broken over lines."""
     table = Table(*cells[0])
+    table.columns[0].no_wrap = True
     for row in cells:
-        table.add_row(*row.values())
+        table.add_row(*map(escape, row.values()))
     return table
 
 

@@ -1,6 +1,7 @@
 """The table of methods: rows are parts, parts have tests, a step costs the passes that its parts need, a new row just works."""
 
 import ast
+import io
 import json
 import runpy
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 
 from collapse_lab import methods, parts, tables
 from collapse_lab.cli import commands
@@ -158,6 +160,19 @@ def test_the_drawing_shows_in_colour_what_is_not_simsiams(name):
 @pytest.mark.parametrize("name", ["architectures", "architectures_all"])
 def test_the_drawings_are_small(name):
     assert 20_000 < (ROOT / "figures" / "gallery" / f"{name}.png").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize(("cells", "width"), [(tables.narrow_method_cells, 80), (tables.method_cells, 200)])
+def test_a_terminal_shows_every_name_and_number_whole(cells, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(tables.terminal(cells()))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for row in cells():
+        (line,) = [line for line in lines if f"│ {row['method']} " in line]
+        assert row["paper"] in line
+    # Brackets are text, not markup.
+    assert "E[zz']" in "".join(lines)
 
 
 def test_json_says_all_that_a_row_says():
