@@ -1,6 +1,6 @@
 """The time to collapse under a moving average of eta against 1/(1 - m), on digits, where an image is visited 60 times.
 
-collapse-lab study experiments/momentum_time.py --seeds 8
+collapse-lab study experiments/momentum_time.py --seeds 8 --data digits --set monitor.every=2
 """
 
 from collapse_lab.study import Arm, Contrast, Measure, Study
@@ -29,7 +29,6 @@ STUDY = Study(
         *(Contrast(f"m = {m}", "no-predictor", "rankme") for m in MOMENTA),
         *(Contrast(f"m = {m}", "m = 0.0", "collapse_step") for m in MOMENTA[1:]),
     ),
-    settings={"data.name": "digits", "monitor.every": 2},
     measures=(Measure("collapse_lab.collapse_time:collapse_step", {"skip_epochs": 2, "share": 0.6}),),
     cost="CPU: 8 arms of 12 seconds, 64 runs at 8 seeds, 4 minutes on 4 cores; a GPU does not help",
     curves=True,

@@ -105,7 +105,11 @@ def test_paper_numbers_stand_once_in_a_study(file):
 
 def test_equal_arms_of_all_studies_share_their_runs():
     plans = [plan(path) for path in FILES]
-    assert len({each.grid.name for each in plans}) == 1
+    # All but the one that needs many visits of an image use the same data.
+    assert {each.grid.name for each in plans if each.grid.shared.data.name == "digits"} == {
+        plan(FILES[0].with_stem("momentum_time")).grid.name
+    }
+    assert len({each.grid.name for each in plans}) == 2
     assert len({path for each in plans for path in each.grid.runs}) < sum(len(each.grid.runs) for each in plans)
     (simsiam,) = {plan(FILES[0].with_stem(name)).directories["simsiam, none"] for name in ("predictor", "zhang")}
     assert simsiam == "simsiam"
