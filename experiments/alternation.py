@@ -1,7 +1,8 @@
 """Is SimSiam an alternating optimisation? Section 5 of Chen & He (2020), in four measured parts.
 
 collapse-lab study experiments/alternation.py --seeds 8 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Measure, Study
@@ -67,7 +68,7 @@ STUDY = Study(
     answer=(
         "First the assay: only a head where SimSiam's RankMe exceeds no-predictor's can decide. (a) RankMe and gain "
         "of the probe of alternation-k against SimSiam. (b) RankMe of each estimate without predictor against "
-        "no-predictor: an interval above 0 says that this estimate slows or stops collapse within 12 epochs, and no "
+        "no-predictor: an interval above 0 says that this estimate slows or stops collapse within 8 epochs, and no "
         "more. (c) At the end of every run, and along SimSiam's, expectation_gap_predictor against _identity, "
         "_linear and _constant of the same run: the predictor stands in for E_T where its gap is far below "
         "identity's and no larger than linear's; collapse reads 0 in all four. (d) momentum_eta.py."

@@ -1,7 +1,8 @@
 """How strong may views be? Su's blog (2020) expands in T x - x, which it assumes small.
 
 collapse-lab study experiments/augmentation.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Measure, Study

@@ -1,7 +1,8 @@
 """Table 3 of Chen & He (2020): is it BatchNorm that prevents collapse, or does it help to learn?
 
 collapse-lab study experiments/batch_norm.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """Table 2 of Chen & He (2020): does SimSiam need large batches, and does LARS help at the largest?
 
 collapse-lab study experiments/batch_size.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """Section 6.2 of Chen & He (2020): do contrastive methods gain from a predictor and a stop-gradient?
 
 collapse-lab study experiments/contrastive.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """Tian, Chen and Ganguli (2021): can a predictor computed from the second moment of z replace a trained one?
 
 collapse-lab study experiments/directpred.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

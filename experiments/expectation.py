@@ -1,7 +1,8 @@
 """Sections 5.1 and 5.2 of Chen & He (2020): can a mean over views replace the predictor?
 
 collapse-lab study experiments/expectation.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

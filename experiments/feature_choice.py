@@ -1,7 +1,8 @@
 """The open question of Su's blog (2020): after training against a mean, is F(x), F(xbar) or the mean of F the better feature?
 
 collapse-lab study experiments/feature_choice.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Measure, Study
@@ -25,7 +26,7 @@ STUDY = Study(
             "answer. To first order in T x - x both are near E_T F(T x), and xbar need not be x."
         ),
         "A mean image is blurred": (
-            "Views crop and flip, so the mean of 16 is no image of the kind that the network has seen, unless it "
+            "Views crop and flip, so the mean of 8 is no image of the kind that the network has seen, unless it "
             "trained against one: F(xbar) is the worst feature after SimSiam and less so after mean-input. This is "
             "our expectation."
         ),
@@ -46,7 +47,7 @@ STUDY = Study(
     contrasts=tuple(
         Contrast(f"mean-input, {head}", f"simsiam, {head}", feature) for feature in FEATURES for head in HEADS
     ),
-    measures=(Measure("collapse_lab.feature_choice:feature_choice", {"views": 16}),),
+    measures=(Measure("collapse_lab.feature_choice:feature_choice", {"views": 8}),),
     cost=(
         "CPU: 10 arms, all of other studies, so that only the measuring is new: about 1 minute a run, 30 runs at 3 "
         "seeds; GPU, estimated and not measured: 15 x 15 minutes a seed for 100 epochs of ResNet-18 on CIFAR-10"

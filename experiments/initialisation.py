@@ -1,7 +1,8 @@
 """Does the start decide whether SimSiam collapses, as the basins of the toy and section 5.3 of Chen & He (2020) suggest?
 
 collapse-lab study experiments/initialisation.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """The momentum encoder of BYOL, from m = 0, which is SimSiam, upwards.
 
 collapse-lab study experiments/momentum.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study
@@ -34,7 +35,7 @@ STUDY = Study(
             "speed."
         ),
         "Too slow": (
-            "936 steps are less than the memory of m = 0.999, so that target stays near the random first weights: it "
+            "624 steps are less than the memory of m = 0.999, so that target stays near the random first weights: it "
             "does not collapse and learns least. This is arithmetic, not a finding of the study."
         ),
     },

@@ -1,7 +1,8 @@
 """Appendix B of Chen & He (2020): how wide should z be?
 
 collapse-lab study experiments/output_dimension.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

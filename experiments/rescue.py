@@ -1,7 +1,8 @@
 """From collapsed weights, with the stop-gradient put back: does SimSiam recover, or does the start decide?
 
 collapse-lab study experiments/rescue.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study
@@ -45,7 +46,7 @@ STUDY = Study(
     },
     answer=(
         "RankMe and std ratio of rescued against left alone: above 0 is recovery, and against continued: 0 within a "
-        "narrow interval is full recovery. No recovery within 12 epochs is not none for ever. Broken against "
+        "narrow interval is full recovery. No recovery within 8 epochs is not none for ever. Broken against "
         "continued says whether the stop-gradient is needed after a healthy start. Of no use under a head where "
         "collapsed did not collapse."
     ),

@@ -1,7 +1,8 @@
 """A map of collapse: learning rate by weight decay.
 
 collapse-lab study experiments/sensitivity.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

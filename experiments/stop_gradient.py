@@ -1,7 +1,8 @@
 """Figure 2 of Chen & He (2020): does SimSiam collapse without the stop-gradient, and does the head hide it?
 
 collapse-lab study experiments/stop_gradient.py --seeds 8 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """Section 4.6 of Chen & He (2020): does the symmetrised loss matter, and is it more than a second prediction?
 
 collapse-lab study experiments/symmetry.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

@@ -1,7 +1,8 @@
 """Does a fast predictor prevent collapse, as Su's blog (2020) explains SimSiam?
 
 collapse-lab study experiments/timescales.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study

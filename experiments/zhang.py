@@ -1,7 +1,8 @@
 """The arms of Zhang et al. (2022): what in the target keeps SimSiam from collapse, its mean or its residual?
 
 collapse-lab study experiments/zhang.py --seeds 3 \
-  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000
+  --data fashion-mnist --set data.root=.data/fashion --set data.train_images=10000 \
+  --set network.width=16 --set train.epochs=8
 """
 
 from collapse_lab.study import Arm, Contrast, Study
