@@ -1,6 +1,6 @@
 """Does the predictor fill in the expectation over augmentations? How far h(z) is from eta = E_T[f(T x)], along a run.
 
-Chen & He (2020, section 5.3) suppose that it does. f is the encoder's output as the loss compares it. eta is estimated by two
+Chen & He (2020, section 5.1) suppose that it does. f is the encoder's output as the loss compares it. eta is estimated by two
 means A and B over views of their own, so that the noise of finitely many views cancels instead of reading as distance.
 """
 
@@ -142,7 +142,7 @@ def expectation_values(objective: Objective, images: Images, config: Config, vie
 
     K = ``views`` in two halves, numbered with x1 by ``numbered_views``, so every epoch of a run is read with the same ones.
     BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first. Raises ``ValueError``
-    where K is odd or below 2, ``FloatingPointError`` where an output is not finite. Chen & He (2020), section 5.3.
+    where K is odd or below 2, ``FloatingPointError`` where an output is not finite. Chen & He (2020), section 5.1.
     """
     compared = comparison(config.objective.loss)
     view = numbered_views(images.test, config, MOST_IMAGES)

@@ -20,13 +20,13 @@ STUDY = Study(
         ),
         "Untuned": (
             "Temperature, queue, prototypes and momentum are chosen for large data and not tuned here, and BYOL's m "
-            "= 0.99 has a memory of 100 of the 468 steps of 6 epochs: an order between methods here is one of these "
+            "= 0.99 has a memory of 100 of the 312 steps of 4 epochs: an order between methods here is one of these "
             "settings."
         ),
     },
     answer=(
         "Within a method, the paired gain of the probe from 4 to 8 and from 8 to 16 epochs. Between methods, "
-        "SimSiam against each other at 24 epochs; a claim about methods would need each one tuned, so this supports "
+        "SimSiam against each other at 16 epochs; a claim about methods would need each one tuned, so this supports "
         "none beyond these settings."
     ),
     arms={
