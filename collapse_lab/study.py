@@ -14,22 +14,21 @@ from collapse_lab import config as configuration
 from collapse_lab import data
 from collapse_lab.config import Config
 from collapse_lab.data import Images
+from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import pixel_baselines
 from collapse_lab.methods import METHODS
 from collapse_lab.runs import (
     ENDED,
     Run,
-    device_name,
-    environment,
     final_values,
     read_config,
     read_status,
     require_free,
     training_seconds,
-    write_whole,
 )
 from collapse_lab.trainer import check, pick_device, threads
+from collapse_lab.whole import write_whole
 from collapse_lab.workers import Listener, News, run_name, train_all
 
 SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
@@ -106,7 +105,8 @@ def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Imag
                 pass
     for directory in _recorded(study):
         found = read_config(directory)
-        if overwrite and str(directory.relative_to(study)) in runs:
+        # Those that are to be trained were compared above, or are overwritten.
+        if str(directory.relative_to(study)) in runs:
             continue
         row = METHODS[found.method].overrides if found.method in METHODS else {}
         expected = configuration.build(found.method, configuration.flat(shared), row, {"train.seed": found.train.seed})
