@@ -190,16 +190,25 @@ class Run:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Write into the directory that was opened, and no other that took its place; an error in one line."""
+        self._require_own()
         try:
-            if not os.path.samestat(self.directory.stat(), os.fstat(self._descriptor)):
-                raise InputError(f"run directory '{self.directory}' was replaced by another while it was in use")
             yield
-        except FileNotFoundError:
-            raise InputError(f"run directory '{self.directory}' was removed while it was in use") from None
+        except InputError:
+            self._require_own()
+            raise
         except OSError as error:
+            self._require_own()
             raise InputError(
                 f"run directory '{self.directory}' cannot be written: {error.strerror}; its last checkpoint is intact"
             ) from None
+
+    def _require_own(self) -> None:
+        try:
+            found = self.directory.stat()
+        except FileNotFoundError:
+            raise InputError(f"run directory '{self.directory}' was removed while it was in use") from None
+        if not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise InputError(f"run directory '{self.directory}' was replaced by another while it was in use")
 
 
 def read_status(directory: Path) -> dict[str, Any]:
