@@ -221,7 +221,13 @@ def read_status(directory: Path) -> dict[str, Any]:
 
 def read_config(directory: Path) -> Config:
     """The configuration that a run directory was made with."""
-    return configuration.validate(_read_json(directory / "config.json"))
+    path = directory / "config.json"
+    tree = _read_json(path)
+    try:
+        return configuration.validate(tree)
+    except (InputError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"record '{path}' is damaged ({reason}); --overwrite starts the run afresh") from None
 
 
 def require_free(directory: Path) -> None:

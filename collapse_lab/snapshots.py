@@ -16,8 +16,8 @@ import torch
 
 MARK = b"collapse-lab sha256 "
 SEAL = len(MARK) + 2 * hashlib.sha256().digest_size
-# The last field of a zip archive without a comment: the comment's length.
-NO_COMMENT = bytes(2)
+# The last field of a zip archive before its comment: how long that is.
+NO_COMMENT, COMMENT = bytes(2), SEAL.to_bytes(2, "little")
 
 
 def sealed(state: Mapping[str, Any]) -> bytes:
@@ -26,7 +26,7 @@ def sealed(state: Mapping[str, Any]) -> bytes:
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
     seal = MARK + hashlib.sha256(content).hexdigest().encode()
-    return content.removesuffix(NO_COMMENT) + len(seal).to_bytes(2, "little") + seal
+    return content.removesuffix(NO_COMMENT) + COMMENT + seal
 
 
 def unsealed(data: bytes, device: torch.device) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def unsealed(data: bytes, device: torch.device) -> dict[str, Any]:
     ValueError: it has no checksum at its end: it is cut short, or no checkpoint of a run
     """
     seal = data[-SEAL:]
-    if not seal.startswith(MARK):
+    if not data[: -len(seal)].endswith(COMMENT) or not seal.startswith(MARK):
         raise ValueError("it has no checksum at its end: it is cut short, or no checkpoint of a run")
-    content = data[: -SEAL - len(NO_COMMENT)] + NO_COMMENT
+    content = data[: -SEAL - len(COMMENT)] + NO_COMMENT
     if hashlib.sha256(content).hexdigest().encode() != seal.removeprefix(MARK):
         raise ValueError("its checksum does not fit: it was changed or damaged")
     # Bytes with a checksum of somebody else's making can have torch raise nearly anything.
