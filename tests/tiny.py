@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from collapse_lab import data, trainer
-from collapse_lab.config import Config, build
-from collapse_lab.methods import method
-from collapse_lab.presets import DATA
+from collapse_lab.config import Config
+from collapse_lab.flags import configured
 from collapse_lab.runs import Run
 
 TINY = {
@@ -32,8 +31,8 @@ STEPS = 5  # of an epoch
 
 
 def tiny(name: str = "simsiam", **overrides: object) -> Config:
-    extra = {key.replace("__", "."): value for key, value in overrides.items()}
-    return build(name, DATA["digits"], method(name).overrides, TINY, extra)
+    values = {key.replace(".", "__"): value for key, value in TINY.items()} | overrides
+    return configured((name,), {"config": None, "preset": (), **values})[1][0]
 
 
 def trained(config: Config, directory: Path, loop: type[trainer.Trainer] = trainer.Trainer) -> dict[str, Any]:
@@ -71,8 +70,13 @@ def signalled(step: int, base: type[trainer.Trainer] = trainer.Trainer) -> type[
 
 def weights(directory: Path, name: str = "checkpoint.pt") -> dict[str, torch.Tensor]:
     state = torch.load(directory / name, weights_only=True)
-    momenta = state["optimizer"]["state"]
-    return {**state["objective"], **{f"momentum.{key}": entry["momentum_buffer"] for key, entry in momenta.items()}}
+    kept = {
+        f"optimizer.{key}.{what}": tensor
+        for key, entry in state["optimizer"]["state"].items()
+        for what, tensor in entry.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    return {**state["objective"], **kept}
 
 
 def same(one: Path, other: Path) -> bool:
