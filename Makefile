@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-extras check install gallery
+.PHONY: demo test test-extras check install gallery studies results
 
 demo: install
 	$(BIN)/collapse-lab compare
@@ -44,3 +44,16 @@ gallery: install
 	$(COMPARE) --seeds 3 --name fashion-mnist --data.name fashion-mnist --data.root $(FASHION) --data.download --data.train_images 10000
 	$(COMPARE) --seeds 3 --name cifar10 --data.name npz --data.root $(CIFAR) --data.train_images 10000
 	$(BIN)/python figures/publish.py runs
+
+# The studies of experiments/, in one pool; a second call goes on where the first was stopped.
+SEEDS ?= 3
+STUDIES ?= $(wildcard experiments/*.py)
+SETTINGS ?= --data fashion-mnist --set data.root=$(FASHION) --set data.download=true --set data.train_images=10000
+
+studies: install
+	$(BIN)/collapse-lab study $(STUDIES) --seeds $(SEEDS) $(SETTINGS)
+	$(BIN)/python figures/publish_results.py runs
+
+# docs/results.md from the summaries that are committed.
+results: install
+	$(BIN)/python figures/results_page.py

@@ -31,8 +31,9 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from collapse_lab import augment
-from collapse_lab.config import AugmentConfig, build
+from collapse_lab.config import build
 from collapse_lab.presets import AUGMENT
+from collapse_lab.settings import AugmentConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 32

@@ -224,7 +224,7 @@ def batch_sizes(draws: int = 20) -> dict[str, Any]:
     result = {}
     for name, method_name in (("sound", "simsiam"), ("fallen", "no-stop-gradient")):
         config = build(
-            method_name, DATA["digits"], METHODS[method_name].overrides, {"train.device": "cpu", "train.epochs": 40}
+            method_name, DATA["digits"], METHODS[method_name].settings, {"train.device": "cpu", "train.epochs": 40}
         )
         images = data.load(config.data)
         with tempfile.TemporaryDirectory() as directory, Run(Path(directory), config) as run:

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab import data
-from collapse_lab.config import Config, Overrides, build
+from collapse_lab.config import Overrides, build
 from collapse_lab.data import Images
 from collapse_lab.evaluate import evaluate
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.verdict import measure
 from collapse_lab.presets import DATA
 from collapse_lab.runs import Run
+from collapse_lab.settings import Config
 from collapse_lab.trainer import Diverged, Trainer
 
 SEEDS = range(5)

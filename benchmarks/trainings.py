@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from collapse_lab import augment, data
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.methods import method
 from collapse_lab.monitors import Watch
 from collapse_lab.objective import build_objective
 from collapse_lab.presets import AUGMENT, DATA
+from collapse_lab.settings import Config
 
 
 class Training:
@@ -21,7 +22,7 @@ class Training:
 
     def __init__(self, config: Config, images: Tensor) -> None:
         self.config, self.images, self.done = config, images, 0
-        self.objective = build_objective(config, *data.statistics(images), images.shape[-1]).train()
+        self.objective = build_objective(config, *data.statistics(images), images.shape[-1], len(images)).train()
         self.optimizer = torch.optim.SGD(self.objective.parameters(), lr=0.01, momentum=0.9, foreach=True)
 
     def step(self, watch: Watch | None) -> float:
@@ -46,12 +47,12 @@ def trainings() -> dict[str, tuple[Callable[[], Training], int, int]]:
     """
 
     def digits() -> Training:
-        config = build("simsiam", DATA["digits"], method("simsiam").overrides)
+        config = build("simsiam", DATA["digits"], method("simsiam").settings)
         return Training(config, data.load(config.data).train)
 
     def resnet() -> Training:
         network = {"network.backbone": "resnet18", "train.batch": 32}
-        config = build("simsiam", AUGMENT["cifar"], method("simsiam").overrides, network)
+        config = build("simsiam", AUGMENT["cifar"], method("simsiam").settings, network)
         generator = torch.Generator().manual_seed(0)
         return Training(config, torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8, generator=generator))
 

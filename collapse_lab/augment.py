@@ -11,9 +11,9 @@ from torch import Tensor
 
 from collapse_lab import resample
 from collapse_lab.colour import blend, blend_matrices, luminance, rotate_hue
-from collapse_lab.config import AugmentConfig
 from collapse_lab.errors import InputError
 from collapse_lab.resample import moved
+from collapse_lab.settings import AugmentConfig
 from collapse_lab.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, parameters
 
 # Images and one amount each, the amounts on the CPU.

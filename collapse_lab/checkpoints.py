@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from collapse_lab import data
 from collapse_lab.arrays import reason
-from collapse_lab.config import DataConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.monitors.tap import Mode, Rows, Tap, resolve
+from collapse_lab.settings import DataConfig
 from collapse_lab.weights import fitting, read_tensors
 
 Pixels = Literal["data", "imagenet", "none"]

@@ -12,7 +12,16 @@ import click
 
 from collapse_lab import __version__
 from collapse_lab.errors import InputError, RunStopped
-from collapse_lab.flags import configuration_flags, configured, configured_data, data_flags
+from collapse_lab.evaluation_flags import evaluation_flags, requested, transfer_images
+from collapse_lab.flags import (
+    assignments,
+    configuration_flags,
+    configured,
+    configured_data,
+    data_flags,
+    data_overrides,
+)
+from collapse_lab.study import read as read_study
 from collapse_lab.toy.commands import toy
 
 # What a command needs is imported when it runs: help, tables and figures come without torch.
@@ -47,17 +56,64 @@ def compare(
     Without METHOD: simsiam and no-stop-gradient. Finished runs are kept, unfinished ones resumed.
     """
     shared, configs = configured(methods or ("simsiam", "no-stop-gradient"), values)
-    from collapse_lab import plots, study, tables
+    from collapse_lab import grid, plots, tables
     from collapse_lab.display import Display
 
-    directory = out / (_one_name(name) or study.study_name(shared))
     first = shared.train.seed
-    runs = study.arms(configs, range(first, first + seeds))
+    runs = grid.arms(configs, range(first, first + seeds))
+    asked = grid.Grid(_one_name(name) or grid.study_name(shared), shared, runs)
     with Display(len(runs)) as display:
-        summary = study.run_study(directory, shared, runs, overwrite=overwrite, listen=display.show)
+        summary = grid.run_study(out, asked, overwrite=overwrite, listen=display.show)
     _answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
-    drawn = plots.draw(directory, directory)
+    drawn = plots.draw(out / asked.name, out / asked.name)
     click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="how many, counted from train.seed [3]")
+@click.option("--smoke", is_flag=True, help="seconds: every arm on few digits, 1 epoch, 1 seed, kept in OUT/smoke")
+@click.option(
+    "--set", "texts", multiple=True, metavar="KEY=VALUE", help="a setting of all arms, such as train.epochs=5"
+)
+@click.option("--data", metavar="NAME|PATH", help="a data set's name, an .npz file, or a folder of images [digits]")
+@OUT
+@OVERWRITE
+@ANSWER
+def study(
+    files: tuple[Path, ...],
+    seeds: int,
+    smoke: bool,
+    texts: tuple[str, ...],
+    data: str | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Carry out the study in each FILE: train its arms over seeds, measure, write OUT/results/STUDY, print the tables.
+
+    Finished runs are kept, unfinished ones resumed; arms that several studies share are trained once.
+    """
+    chosen = {**(data_overrides(data) if data else {}), **assignments(texts)}
+    found = [read_study(path) for path in files]
+    from collapse_lab import plan, studies, study_plots
+    from collapse_lab.display import Display
+
+    place = out / "smoke" if smoke else out
+    plans = [plan.planned(file, chosen, 1 if smoke else seeds, smoke=smoke) for file in found]
+    with Display(len({(each.grid.name, path) for each in plans for path in each.grid.runs})) as display:
+        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=_tell)
+    if as_json:
+        click.echo(json.dumps({"studies": outcome.summaries}, indent=2))
+    for file in found:
+        summary = outcome.summaries[file.name]
+        if not as_json:
+            _print_study(summary)
+        directory = place / studies.RESULTS / file.name
+        drawn = study_plots.draw(summary, place, directory, course=file.study.curves)
+        _tell(f"figures: {', '.join(map(str, drawn))}")
+    for error in outcome.errors:
+        raise error
 
 
 @commands.command()
@@ -70,11 +126,11 @@ def compare(
 def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
     shared, (config,) = configured((method,), values)
-    from collapse_lab import runs, study, workers
+    from collapse_lab import grid, runs, workers
     from collapse_lab.display import Display
 
-    ((path, config),) = study.arms([config], [config.train.seed]).items()
-    directory = out / (_one_name(name) or study.study_name(shared)) / path
+    ((path, config),) = grid.arms([config], [config.train.seed]).items()
+    directory = out / (_one_name(name) or grid.study_name(shared)) / path
     with Display(1) as display:
         state = workers.run_one(config, directory, overwrite=overwrite, listen=display.show)
     values = runs.final_values(directory)
@@ -145,6 +201,30 @@ def diagnose(
 
 
 @commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@evaluation_flags
+@ANSWER
+def evaluate(run: Path, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Print what the features of a finished RUN are worth: kNN and linear probes, transfer, each with its protocol.
+
+    All of it is written to RUN/evaluation.json, in the place of an earlier one.
+    """
+    request, transfer = requested(values), transfer_images(values)
+    from collapse_lab import data, evaluation, evaluation_table
+    from collapse_lab.restored import restored
+
+    directory = restored(run, root=values["root"], device=values["device"], last_checkpoint=values["last_checkpoint"])
+    images = data.load(transfer) if transfer else None
+    path = out or run / "evaluation.json"
+    evaluation_table.require_folder(path)
+    document = evaluation.evaluated(
+        directory, request, images, lambda *told: click.echo(evaluation_table.line(*told), err=True)
+    )
+    evaluation_table.write(path, document)
+    _answer(document, evaluation_table.cells(document), as_json, caption=evaluation_table.caption(document))
+
+
+@commands.command()
 @ANSWER
 def methods(as_json: bool) -> None:
     """Print the methods: what they are, the settings that make them, their source."""
@@ -167,6 +247,20 @@ def _require_model(model: str | None, path: Path, given: dict[str, str | None]) 
         raise InputError(
             "--data: none given; a checkpoint is judged on images: an .npz file, a folder, or a data set's name"
         )
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_study(summary: dict[str, Any]) -> None:
+    from collapse_lab import study_tables
+
+    click.echo(f"\n{summary['study']}: {summary['question']}")
+    for cells in study_tables.as_tables(summary):
+        _answer(summary, cells, as_json=False)
+    for line in (*study_tables.failures(summary), study_tables.caption(summary)):
+        click.echo(line)
 
 
 def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: str = "") -> None:

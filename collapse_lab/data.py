@@ -8,8 +8,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from collapse_lab.config import DataConfig
 from collapse_lab.errors import InputError
+from collapse_lab.settings import DataConfig
 from collapse_lab.sources import SOURCES, Source, one_line
 
 

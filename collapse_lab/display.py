@@ -47,11 +47,11 @@ class Display:
             p = news.progress
             values = f"{p.images_per_second:6.0f} img/s  loss {p.loss:7.4f}  std ratio {p.std_ratio:5.3f}"
             if p.alert is not None:
-                self._console.print(f"{news.run}: {p.alert}", highlight=False)
+                self._console.print(f"{news.run}: {p.alert}", highlight=False, soft_wrap=True)
             self._bars.update(self._tasks[news.run], completed=p.step, total=p.steps, values=values)
             if not self._console.is_terminal and time.monotonic() - self._spoken[news.run] > SILENCE:
                 self._spoken[news.run] = time.monotonic()
-                self._console.print(f"{news.run}: step {p.step} of {p.steps},{values}", highlight=False)
+                self._console.print(f"{news.run}: step {p.step} of {p.steps},{values}", highlight=False, soft_wrap=True)
         elif news.state == "started":
             self._started[news.run] = self._spoken[news.run] = time.monotonic()
             self._tasks[news.run] = self._bars.add_task(news.run, total=None, values="")
@@ -63,4 +63,4 @@ class Display:
         seconds = f" in {time.monotonic() - self._started[news.run]:.0f} s" if news.run in self._started else ""
         if news.run in self._tasks:
             self._bars.remove_task(self._tasks[news.run])
-        self._console.print(f"{news.run}: {news.state}{seconds}, {self._left} to go", highlight=False)
+        self._console.print(f"{news.run}: {news.state}{seconds}, {self._left} to go", highlight=False, soft_wrap=True)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from collapse_lab.config import MonitorConfig
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
 from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
+from collapse_lab.networks import Encoder
 from collapse_lab.objective import Objective
+from collapse_lab.settings import MonitorConfig
 
 BATCH = 512
 LARGEST_LINEAR = 4096
@@ -107,22 +108,39 @@ def outputs(objective: Objective, images: Tensor, size: tuple[int, int]) -> dict
     return {layer: torch.cat(parts) for layer, parts in chunks.items()}
 
 
-@torch.no_grad()
 def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> Objective:
     """A copy whose BatchNorm statistics are the averages over all of the uint8 images (N, C, H, W), which are not trained on.
 
     A network fresh from its initialisation has running mean 0 and variance 1, which make its eval-mode output look
     collapsed; its features are to be judged with the statistics of the data.
     """
-    copied = copy.deepcopy(objective).train()
-    for module in copied.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
+    # What the target keeps, an eta for every image, is not needed twice.
+    copied = copy.deepcopy(objective, {id(objective.target): objective.target})
+    _calibrate(nn.Sequential(copied.encoder, copied.predictor), images, size)
+    return copied
+
+
+def calibrated_encoder(encoder: Encoder, images: Tensor, size: tuple[int, int]) -> Encoder:
+    """A copy of an encoder alone with its BatchNorm statistics taken from the images, as in ``calibrated``."""
+    copied = copy.deepcopy(encoder)
+    _calibrate(copied, images, size)
+    return copied
+
+
+@torch.no_grad()
+def _calibrate(network: nn.Module, images: Tensor, size: tuple[int, int]) -> None:
+    network.train()
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
     # Chunks of equal size have equal weight in the average.
     for chunk in images.tensor_split(math.ceil(len(images) / BATCH)):
-        copied.predictor(copied.encoder(clean(chunk, size)))
-    return copied
+        network(clean(chunk, size))
+    # A copy that is trained on would otherwise average over all of its training.
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def clean(images: Tensor, size: tuple[int, int]) -> Tensor:

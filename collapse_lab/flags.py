@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from collapse_lab.config import Config, DataConfig, DataName, Leaf, Overrides, build, leaves, parse, read_toml
+from collapse_lab.config import Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, PRESETS
+from collapse_lab.settings import Config, DataConfig, DataName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,15 +42,39 @@ def configured_data(source: str | None, values: dict[str, Any]) -> DataConfig:
 
     Raises ``InputError`` where it is none of these.
     """
-    found: Overrides = {}
+    return build("", data_overrides(source) if source else {}, _given(values)).data
+
+
+def data_overrides(source: str) -> dict[str, Any]:
+    """What a data set's name, an ``.npz`` file or a folder of images changes; ``InputError`` where it is none of these."""
     if source in get_args(DataName):
-        found = {"data.name": source}
-    elif source is not None and Path(source).exists():
-        found = {"data.name": "imagefolder" if Path(source).is_dir() else "npz", "data.root": source}
-    elif source is not None:
-        names = ", ".join(get_args(DataName))
-        raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
-    return build("", found, _given(values)).data
+        return {"data.name": source}
+    if Path(source).exists():
+        return {"data.name": "imagefolder" if Path(source).is_dir() else "npz", "data.root": source}
+    names = ", ".join(get_args(DataName))
+    raise InputError(f"--data: found '{source}', which does not exist; expected an .npz file, a folder, or {names}")
+
+
+def assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """The overrides in texts such as ``train.epochs=5``; pairs are written ``0.2,1``.
+
+    Raises ``InputError`` for what is no assignment, an unknown key, and a value of the wrong kind.
+
+    >>> assignments(["train.epochs=5", "augment.crop_scale=0.2,1"])
+    {'train.epochs': 5, 'augment.crop_scale': (0.2, 1.0)}
+    """
+    known = {leaf.name: leaf for leaf in leaves()}
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "`collapse-lab train --help` lists the keys"
+            what = f"unknown configuration key '{name}'" if equals else f"found '{text}', expected key=value"
+            raise InputError(f"--set: {what}; {hint}")
+        pair = get_origin(known[name].annotation) is tuple
+        found[name] = parse(known[name], tuple(value.split(",")) if pair else value)
+    return found
 
 
 def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config, list[Config]]:
@@ -57,7 +83,7 @@ def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config
     Later layers win: data preset, ``--preset``, method, TOML file, flags. ``values`` are the flags as click gives them.
     Raises ``InputError`` for anything unknown, impossible, or at odds with a method.
     """
-    rows = [(name, method(name).overrides) for name in methods]
+    rows = [(name, method(name).settings) for name in methods]
     chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
     data = chosen.get("data.name", "digits")
     presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]

@@ -6,15 +6,17 @@ arms of one seed start from the same encoder whatever their predictor is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from collapse_lab.config import NetworkConfig, OutputNorm
+from collapse_lab.contrast import Prototypes
+from collapse_lab.directpred import DirectPredictor
 from collapse_lab.draws import key
+from collapse_lab.settings import NetworkConfig, OutputNorm
 
 TINY_IMAGE, SMALL_IMAGE = 16, 64
 
@@ -60,16 +62,39 @@ def encoder(config: NetworkConfig, mean: Tensor, std: Tensor, image_size: int, s
     return Encoder(nn.Sequential(Normalise(mean, std), network), projector)
 
 
-def predictor(config: NetworkConfig, seed: int) -> nn.Module:
-    """h: (N, D) to (N, D); two layers with a bottleneck, or the identity; frozen where the configuration says so."""
-    if config.predictor == "identity":
-        return nn.Identity()
-    dim, hidden = config.projector_dim, config.predictor_hidden
-    with _initialised_from(seed, 1):
-        layers = nn.Sequential(
-            *_hidden(dim, hidden, config.predictor_hidden_norm), *_output(hidden, dim, config.predictor_output_norm)
-        )
-    return layers.requires_grad_(not config.predictor_frozen)
+class Bias(nn.Module):
+    """u + b, the l2-normalised row plus one learned vector that starts at 0. Zhang et al. (2022)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, D) to (N, D)."""
+        return nn.functional.normalize(z, dim=-1) + self.bias
+
+
+def predictor(config: NetworkConfig, seed: int, part: int = 1) -> nn.Module:
+    """h: (N, D) to (N, D), of the kind that the configuration names, and frozen where it says so.
+
+    ``part`` separates the initial weights of several predictors of one seed.
+    """
+    dim = config.projector_dim
+    kinds: Mapping[str, Callable[[], nn.Module]] = {
+        "identity": nn.Identity,
+        "mlp": lambda: _bottleneck(config),
+        "linear": lambda: nn.Linear(dim, dim, bias=False),
+        "bias": lambda: Bias(dim),
+        "direct": lambda: DirectPredictor(dim, config.direct_decay, config.direct_boost, config.direct_every),
+    }
+    with _initialised_from(seed, part):
+        return kinds[config.predictor]().requires_grad_(not config.predictor_frozen)
+
+
+def prototypes(dim: int, count: int, seed: int) -> Prototypes:
+    """Prototypes initialised from the seed."""
+    with _initialised_from(seed, 4):
+        return Prototypes(dim, count)
 
 
 def _small(channels: int, width: int, image_size: int) -> tuple[nn.Module, int]:
@@ -103,6 +128,13 @@ def _projector(config: NetworkConfig, width: int) -> nn.Sequential:
         layers += _hidden(width, hidden, config.projector_hidden_norm)
         width = hidden
     return nn.Sequential(*layers, *_output(width, config.projector_dim, config.projector_output_norm))
+
+
+def _bottleneck(config: NetworkConfig) -> nn.Sequential:
+    dim, hidden = config.projector_dim, config.predictor_hidden
+    return nn.Sequential(
+        *_hidden(dim, hidden, config.predictor_hidden_norm), *_output(hidden, dim, config.predictor_output_norm)
+    )
 
 
 def _hidden(width: int, out: int, norm: bool) -> list[nn.Module]:

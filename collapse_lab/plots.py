@@ -41,6 +41,8 @@ DPI = 160
 THICK = 1.7
 # Curves of no more readings show each of them.
 MARKED = 30
+# Letters that fit side by side in a legend.
+FULL = 84
 # Smaller singular values are the rounding of float32 features.
 SMALLEST = 1e-7
 NOTE = "Thick lines: mean over seeds. Thin lines: every seed. Bands: lowest to highest seed."
@@ -62,14 +64,21 @@ def figure(study: Path) -> Figure:
     Raises ``InputError`` as ``records.read`` does.
     """
     records = read(study)
+    return curves(records, title(records))
+
+
+def curves(records: Records, heading: str) -> Figure:
+    """The same four panels for records that are at hand, under a heading."""
+    labels = {name: f"{name}, {arm.number}" for name, arm in records.arms.items()}
+    rows = -(-len(labels) // _columns(labels.values()))
     with matplotlib.rc_context(STYLE):
-        drawn = Figure((7.2, 5.8), layout="constrained")
+        drawn = Figure((7.2, 5.8 + 0.2 * max(0, rows - 2)), layout="constrained")
         for axes, panel in zip(drawn.subplots(2, 2, sharex=True).flat, PANELS, strict=True):
             draw_panel(axes, records, panel)
             axes.set_title(panel.title(records))
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("training step")
-        frame(drawn, title(records), {name: f"{name}, {arm.number}" for name, arm in records.arms.items()})
+        frame(drawn, heading, labels)
     return drawn
 
 
@@ -143,8 +152,14 @@ def frame(drawn: Figure, heading: str, labels: dict[str, str]) -> None:
         colour, dashes = _line(labels, name)
         handles.append(Line2D([], [], color=colour, ls=dashes, lw=THICK, label=label))
     # As the title of the legend, since a title of the figure would be laid out over it.
-    drawn.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3), title=heading)
+    drawn.legend(handles=handles, loc="outside upper center", ncols=_columns(labels.values()), title=heading)
     drawn.supxlabel(NOTE, fontsize=8, color=GREY)
+
+
+def _columns(labels: Iterable[str]) -> int:
+    """Columns of a legend that are not wider than the figure."""
+    lengths = [len(label) for label in labels]
+    return min(len(lengths), max(1, FULL // max(lengths)))
 
 
 def title(records: Records) -> str:

@@ -10,12 +10,12 @@ import pandas as pd
 from collapse_lab import config as configuration
 from collapse_lab import records
 from collapse_lab.arrays import reason
-from collapse_lab.config import Config
 from collapse_lab.errors import InputError
 from collapse_lab.monitors.history import History, judge_run
 from collapse_lab.monitors.verdict import Verdict, Vote
 from collapse_lab.runs import read_status
-from collapse_lab.trainer import LAYERS, VIEWS
+from collapse_lab.settings import Config
+from collapse_lab.trainer import LAYERS
 
 COUNTS = "projector"
 NOTHING = Vote("readings", 0, f"at least 1 of the {COUNTS}", "definition")
@@ -39,7 +39,7 @@ class Recorded(NamedTuple):
             spectrum = self.table[(self.table["layer"] == layer) & (self.table["metric"] == "spectrum")]
             readings = train[(train["layer"] == layer) & (train["metric"] != "spectrum")]
             if len(spectrum) and len(readings):
-                rows, dimension = len(VIEWS) * self.config.train.batch, int(spectrum["index"].max())
+                rows, dimension = self.config.views * self.config.train.batch, int(spectrum["index"].max())
                 found[layer] = History(layer, rows, dimension, absolute=layer == COUNTS, agreement=agreement)
                 columns = (readings[name].tolist() for name in ("step", "metric", "value"))
                 for reading in zip(*columns, strict=True):

@@ -97,10 +97,11 @@ def read(study: Path) -> Records:
     if not ended:
         raise InputError(f"summary '{path}' names no arm; run compare again")
     names = sorted(ended, key=lambda name: name != BASELINE)
-    return Records(study, protocol, {name: _arm(study / name, *ended[name]) for name in names})
+    return Records(study, protocol, {name: arm(study / name, *ended[name]) for name in names})
 
 
-def _arm(directory: Path, seeds: list[int], failed: list[int]) -> Arm:
+def arm(directory: Path, seeds: list[int], failed: list[int]) -> Arm:
+    """The tables of the named seeds in an arm's directory; ``InputError`` where none of them is there."""
     # A run can fail before its first reading.
     tables = [directory / f"seed{seed}" / "metrics.csv" for seed in seeds]
     tables += [path for seed in failed if (path := directory / f"seed{seed}" / "metrics.csv").exists()]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from collapse_lab import config as configuration
-from collapse_lab.config import Config
 from collapse_lab.errors import InputError
+from collapse_lab.settings import Config
 from collapse_lab.snapshots import unsealed
 
 METRICS = "metrics.csv"

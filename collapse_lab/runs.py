@@ -17,10 +17,10 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from collapse_lab import config as configuration
-from collapse_lab.config import Config
 from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
 from collapse_lab.resume import CHECKPOINT, METRICS, PREVIOUS, REFUSED, extensible, grown, latest, refusal, size
+from collapse_lab.settings import Config
 from collapse_lab.snapshots import sealed
 from collapse_lab.whole import append_whole, cut, write_whole
 
@@ -37,6 +37,7 @@ FILES = (
     REFUSED,
     "status.json",
     "traceback.txt",
+    "evaluation.json",
 )
 STATUS = ("state", "step", "verdict", "error")
 ENDED = ("done", "failed", "stopped")

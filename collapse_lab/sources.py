@@ -23,8 +23,8 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, ImageFolder
 from torchvision.transforms import functional
 
-from collapse_lab.config import DataConfig
 from collapse_lab.errors import InputError
+from collapse_lab.settings import DataConfig
 
 Split = Literal["train", "test"]
 DIGITS_TEST_IMAGES = 360

@@ -1,178 +1,193 @@
-"""Arms x seeds: what is to be run, and the summary of what was recorded."""
+"""A study is data: the question, what each hypothesis predicts, the arms, and the differences that decide."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import re
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from collapse_lab import config as configuration
-from collapse_lab import data
-from collapse_lab.config import Config
-from collapse_lab.data import Images
-from collapse_lab.environment import device_name, environment
+from collapse_lab.config import Overrides, leaves
 from collapse_lab.errors import InputError
-from collapse_lab.evaluate import pixel_baselines
-from collapse_lab.methods import METHODS
-from collapse_lab.runs import (
-    ENDED,
-    Run,
-    final_values,
-    read_config,
-    read_status,
-    require_free,
-    training_seconds,
+from collapse_lab.methods import method
+from collapse_lab.paper import NUMBERS
+
+# What every summary holds of a run; a gain is the value at the end minus that of the start, BatchNorm calibrated.
+QUANTITIES = (
+    "loss",
+    "std_ratio",
+    "mean_energy",
+    "rankme",
+    "knn",
+    "knn_start",
+    "knn_gain",
+    "linear",
+    "linear_start",
+    "linear_gain",
 )
-from collapse_lab.trainer import check, pick_device, threads
-from collapse_lab.whole import write_whole
-from collapse_lab.workers import Listener, News, run_name, train_all
-
-SUMMARISED = ("loss", "std_ratio", "rankme", "knn", "knn_start", "linear", "linear_start")
 
 
-def study_name(shared: Config) -> str:
-    """The study's part of a path: the data set and a digest of what its runs share, which leaves out the seed.
+LONGEST = 200
 
-    >>> study_name(configuration.build("")) == study_name(configuration.build("", {"train.seed": 7}))
-    True
+
+def arm_directory(method: str, overrides: Overrides) -> str:
+    """The directory of an arm's runs: the method, then what it overrides by name, a digest where a path cannot hold it.
+
+    >>> arm_directory("simsiam", {"train.batch": 64, "network.projector_output_norm": "affine"})
+    'simsiam,network.projector_output_norm=affine,train.batch=64'
     """
-    text = configuration.to_json(replace(shared, train=replace(shared.train, seed=0)))
-    return f"{shared.data.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = ",".join([method, *(f"{key}={_value(overrides[key])}" for key in sorted(overrides))])
+    safe = re.sub(r"[^A-Za-z0-9.,=_+-]", "_", text)
+    if safe == text and len(text) < LONGEST:
+        return text
+    return f"{safe[: LONGEST - 20]}~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def arms(configs: Sequence[Config], seeds: Iterable[int]) -> dict[str, Config]:
-    """The configuration of every run by its path within the study, ``<method>/seed<k>``, seed after seed.
+def _value(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "+".join(map(_value, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value).lower()
 
-    Raises ``InputError`` where two arms differ in name only.
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: a method, what it overrides beyond the method, and the key of the paper's number in ``paper.NUMBERS``.
+
+    ``train.start`` among the overrides names another arm of the study by its label. Raises ``InputError`` for a method
+    or a key of ``NUMBERS`` that does not exist.
     """
-    for position, one in enumerate(configs):
-        for other in configs[:position]:
-            if not configuration.differences(replace(one, method=other.method), other):
-                raise InputError(f"arms '{other.method}' and '{one.method}' are the same run; name it once")
-    return {
-        f"{config.method}/seed{seed}": replace(config, train=replace(config.train, seed=seed))
-        for seed in seeds
-        for config in configs
-    }
+
+    method: str
+    overrides: Overrides = field(default_factory=dict)
+    paper: str | None = None
+
+    def __post_init__(self) -> None:
+        method(self.method)
+        if self.paper is not None and self.paper not in NUMBERS:
+            raise InputError(f"arm of '{self.method}': paper.NUMBERS has no '{self.paper}'")
 
 
-def run_study(
-    study: Path, shared: Config, runs: Mapping[str, Config], *, overwrite: bool, listen: Listener
-) -> dict[str, Any]:
-    """Train what is not finished, then write and return the summary of the study's directory.
+@dataclass(frozen=True)
+class Contrast:
+    """``one`` minus ``other``, labels of arms, in a quantity: one of ``QUANTITIES`` or a value of a measure."""
 
-    Runs go side by side on a CPU, one after the other on a GPU. Data and configurations are checked before any training.
-    An interrupt lets every run stop at its next reading, resumable, and is raised again. An unexpected error in one run
-    leaves the others to finish; the summary of those that did is written before ``RunStopped`` is raised.
+    one: str
+    other: str
+    quantity: str = "linear_gain"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured on every finished run: ``module:function``, called with parameters beyond its two arguments.
+
+    The function is ``(run_directory: Path, images: Images, **parameters) -> dict[str, float]``. It is named, not imported,
+    so that a study can be listed without torch and measured in another process.
     """
-    images = data.load(shared.data)
-    _check(study, shared, runs, images, overwrite)
-    pending = {path: config for path, config in runs.items() if overwrite or not _ended(study / path)}
-    for path in runs.keys() - pending.keys():
-        status = read_status(study / path)
-        listen(
-            News(
-                run_name(runs[path]), f"{status['state']} before" + (f", {status['error']}" if status["error"] else "")
-            )
-        )
-    errors = train_all(study, pending, overwrite, listen) if pending else []
-    protocol = {
-        "data": images.name,
-        "config": configuration.to_dict(replace(shared, train=replace(shared.train, seed=0))),
-        "pixels": _pixels(study, images, shared),
-        "device": device_name(pick_device(shared.train)),
-        "training_seconds": sum(training_seconds(study / path) for path in runs),
-        **environment(),
-    }
-    summary = summarise(study, protocol)
-    for error in errors:
-        if error is not None:
-            raise error
-    return summary
+
+    function: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.function):
+            raise InputError(f"measure: found '{self.function}', expected module:function")
 
 
-def _check(study: Path, shared: Config, runs: Mapping[str, Config], images: Images, overwrite: bool) -> None:
-    """Refuse what does not fit the data, cannot be written, or was made with other settings, before any training."""
-    for path, config in runs.items():
-        check(config, images)
-        require_free(study / path)
-        if not overwrite:
-            with Run(study / path, config):
-                pass
-    for directory in _recorded(study):
-        found = read_config(directory)
-        # Those that are to be trained were compared above, or are overwritten.
-        if str(directory.relative_to(study)) in runs:
-            continue
-        row = METHODS[found.method].overrides if found.method in METHODS else {}
-        expected = configuration.build(found.method, configuration.flat(shared), row, {"train.seed": found.train.seed})
-        differing = configuration.differences(found, expected)
-        if differing:
+@dataclass(frozen=True)
+class Study:
+    """A question put to arms over seeds.
+
+    ``predictions`` says, for each hypothesis, what it predicts, written before the numbers; ``answer`` what would count as
+    an answer; ``settings`` what all arms share beyond the data set's preset; ``headline`` that the question needs
+    n >= 8; ``cost`` what it takes on a CPU and on a GPU; ``curves`` that the course of the runs is drawn too.
+
+    Raises ``InputError`` for an unknown key, label or quantity, and for two labels of the same arm.
+    """
+
+    question: str
+    predictions: Mapping[str, str]
+    answer: str
+    arms: Mapping[str, Arm]
+    contrasts: tuple[Contrast, ...]
+    cost: str
+    settings: Overrides = field(default_factory=dict)
+    measures: tuple[Measure, ...] = ()
+    headline: bool = False
+    curves: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.arms) < 2:
+            raise InputError(f"arms: found {len(self.arms)}, a study compares at least 2")
+        self._require_known_keys()
+        self._require_distinct()
+        for contrast in self.contrasts:
+            self._require_labels(contrast)
+
+    def _require_known_keys(self) -> None:
+        known = {leaf.name for leaf in leaves()}
+        for key in {*self.settings, *(key for arm in self.arms.values() for key in arm.overrides)}:
+            if key not in known:
+                raise InputError(f"unknown configuration key '{key}'; `collapse-lab train --help` lists the keys")
+
+    def _require_distinct(self) -> None:
+        seen: dict[str, str] = {}
+        for label, arm in self.arms.items():
+            twin = seen.setdefault(arm_directory(arm.method, arm.overrides), label)
+            if twin != label:
+                raise InputError(f"arms '{twin}' and '{label}' are the same run; name it once")
+
+    def _require_labels(self, contrast: Contrast) -> None:
+        for label in (contrast.one, contrast.other):
+            if label not in self.arms:
+                raise InputError(f"contrasts: no arm '{label}'; the arms are {', '.join(self.arms)}")
+        if contrast.one == contrast.other:
+            raise InputError(f"contrasts: '{contrast.one}' is compared with itself")
+        if contrast.quantity not in QUANTITIES and not self.measures:
             raise InputError(
-                f"study '{study}' holds '{directory.relative_to(study)}', made with other settings "
-                f"({'; '.join(differing[:3])}); choose another --name"
+                f"contrasts: found quantity '{contrast.quantity}', the study has no measure that could give it; "
+                f"without one it is {', '.join(QUANTITIES)}"
             )
 
 
-def _pixels(study: Path, images: Images, shared: Config) -> dict[str, float | None]:
-    """The raw-pixel baselines of the study's data, computed once."""
-    path = study / f"pixels-k{shared.monitor.k}-T{shared.monitor.temperature:g}.json"
-    if not path.exists():
-        with threads(shared.train.threads):
-            write_whole(path, json.dumps(pixel_baselines(images, shared.monitor)) + "\n")
-    baselines: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
-    return baselines
+class StudyFile(NamedTuple):
+    """A study with the file that it comes from and what the file says of itself."""
+
+    path: Path
+    study: Study
+    doc: str
+
+    @property
+    def name(self) -> str:
+        """The file's stem, which is where the study's results lie."""
+        return self.path.stem
+
+    @property
+    def command(self) -> str:
+        """The command that the file's docstring gives."""
+        line = next(line for line in self.doc.splitlines() if line.strip().startswith("collapse-lab study "))
+        return " ".join(line.split())
 
 
-def summarise(study: Path, protocol: dict[str, Any]) -> dict[str, Any]:
-    """Write and return ``summary.json`` over every arm recorded in the study's directory.
+def read(path: Path) -> StudyFile:
+    """The ``STUDY`` of a Python file, which is executed.
 
-    ``mean`` and ``std`` (ddof 1) are over the seeds that finished; a value that cannot be had is null.
+    Raises ``InputError`` naming the file where it cannot be read or run, or has no ``STUDY``, or no docstring with a line
+    ``collapse-lab study ...``.
     """
-    order = list(METHODS)
-    names = {directory.parent.name for directory in _recorded(study)}
-    arranged = sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
-    summary = {"protocol": protocol, "arms": {name: _summarise_arm(study / name) for name in arranged}}
-    write_whole(study / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return summary
-
-
-def _summarise_arm(arm: Path) -> dict[str, Any]:
-    states = {directory: read_status(directory) for directory in _recorded(arm.parent) if directory.parent == arm}
-    done = [directory for directory, status in states.items() if status["state"] == "done"]
-    values = [final_values(directory) for directory in done]
-    return {
-        "seeds": [_seed(directory) for directory in done],
-        "failed": [
-            _seed(directory) for directory, status in states.items() if status["state"] in ("failed", "stopped")
-        ],
-        **{name: _spread([run.get(name) for run in values]) for name in SUMMARISED},
-        "verdicts": [status["verdict"] for status in states.values() if status["state"] in ENDED],
-    }
-
-
-def _recorded(study: Path) -> list[Path]:
-    """The run directories of a study, ``<arm>/seed<k>``, in order of seeds."""
-    found = [path.parent for path in study.glob("*/seed*/config.json") if path.parent.name[4:].isdecimal()]
-    return sorted(found, key=lambda directory: (directory.parent.name, _seed(directory)))
-
-
-def _spread(values: list[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "values": values,
-    }
-
-
-def _seed(directory: Path) -> int:
-    return int(directory.name.removeprefix("seed"))
-
-
-def _ended(directory: Path) -> bool:
-    return read_status(directory)["state"] in ENDED
+    try:
+        found = runpy.run_path(str(path))
+    except OSError as error:
+        raise InputError(f"study file '{path}' cannot be read: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"study file '{path}': {error}") from None
+    # The file is somebody's own program: whatever goes wrong in it is said in one line.
+    except Exception as error:
+        raise InputError(f"study file '{path}' cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(found.get("STUDY"), Study):
+        raise InputError(f"study file '{path}' defines no STUDY = Study(...), from collapse_lab.study")
+    doc = found.get("__doc__") or ""
+    if not re.search(r"^ *collapse-lab study ", doc, flags=re.MULTILINE):
+        raise InputError(f"study file '{path}' has no docstring with its command, a line 'collapse-lab study ...'")
+    return StudyFile(path, found["STUDY"], doc)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from collapse_lab.methods import METHODS
+from collapse_lab.paper import NUMBERS
 
 Cells = Sequence[dict[str, str]]
 
@@ -20,10 +21,19 @@ def method_cells() -> list[dict[str, str]]:
             "what": row.what,
             "settings": ", ".join(f"{key}={str(value).lower()}" for key, value in row.overrides.items()) or "defaults",
             "source": row.source,
-            "paper": row.paper or "-",
+            "paper": papers(row.paper),
         }
         for name, row in METHODS.items()
     ]
+
+
+def papers(key: str | None) -> str:
+    """A paper's number as printed, from its key in ``paper.NUMBERS``; what is no key stands for itself, None for "-".
+
+    >>> papers("figure-2/stop-gradient"), papers(None)
+    ('67.7 ± 0.1', '-')
+    """
+    return NUMBERS[key].text() if key is not None and key in NUMBERS else key or "-"
 
 
 def metric_cells() -> list[dict[str, str]]:
@@ -76,13 +86,13 @@ def comparison_cells(summary: dict[str, Any]) -> list[dict[str, str]]:
         {
             "method": name,
             "n": str(len(arm["seeds"])),
-            "loss": _spread(arm["loss"], 4),
-            "std ratio": _spread(arm["std_ratio"], 3),
-            "RankMe": _spread(arm["rankme"], 1),
-            "kNN %": f"{_percent(arm['knn_start'])} -> {_percent(arm['knn'])}",
-            "linear %": f"{_percent(arm['linear_start'])} -> {_percent(arm['linear'])}",
-            "verdict": _tally(arm["verdicts"]),
-            "paper": METHODS[name].paper or "-" if name in METHODS else "-",
+            "loss": spread(arm["loss"], 4),
+            "std ratio": spread(arm["std_ratio"], 3),
+            "RankMe": spread(arm["rankme"], 1),
+            "kNN %": f"{percent(arm['knn_start'])} -> {percent(arm['knn'])}",
+            "linear %": f"{percent(arm['linear_start'])} -> {percent(arm['linear'])}",
+            "verdict": tally(arm["verdicts"]),
+            "paper": papers(METHODS[name].paper) if name in METHODS else "-",
         }
         for name, arm in summary["arms"].items()
     ]
@@ -100,17 +110,20 @@ def comparison_caption(summary: dict[str, Any]) -> str:
     )
 
 
-def _spread(value: dict[str, Any], digits: int) -> str:
+def spread(value: dict[str, Any], digits: int) -> str:
+    """Mean ± standard deviation; "-" where there is no value."""
     if value["mean"] is None:
         return "-"
-    spread = f" ± {value['std']:.{digits}f}" if value["std"] is not None else ""
-    return f"{value['mean']:.{digits}f}{spread}"
+    deviation = f" ± {value['std']:.{digits}f}" if value["std"] is not None else ""
+    return f"{value['mean']:.{digits}f}{deviation}"
 
 
-def _percent(value: dict[str, Any]) -> str:
+def percent(value: dict[str, Any]) -> str:
+    """Fractions as mean ± standard deviation in percent."""
     scaled = {name: None if value[name] is None else 100 * value[name] for name in ("mean", "std")}
-    return _spread(scaled, 1)
+    return spread(scaled, 1)
 
 
-def _tally(verdicts: list[str | None]) -> str:
+def tally(verdicts: list[str | None]) -> str:
+    """Every verdict with how often it was given."""
     return ", ".join(f"{verdict} x {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts) if verdict) or "-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab import augment, data, draws
+from collapse_lab import augment, data, draws, networks
 from collapse_lab.arrays import refused
-from collapse_lab.config import Config, TrainConfig
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
+from collapse_lab.expectation import expectation_values
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
@@ -29,12 +30,14 @@ from collapse_lab.monitors import (
     Watch,
     judge_run,
 )
-from collapse_lab.objective import build_objective
+from collapse_lab.objective import assemble
+from collapse_lab.optimisation import optimizer, set_rates, update
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
+from collapse_lab.settings import Config, TrainConfig
+from collapse_lab.starts import start_encoder, start_predictor, start_state
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
-VIEWS = (0, 1)
 
 
 class Progress(NamedTuple):
@@ -113,10 +116,13 @@ class Trainer:
         height, width = images.train.shape[2:]
         self.view_size = (config.augment.size or height, config.augment.size or width)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self.objective = (
-            build_objective(config, mean, std, min(self.view_size)).to(self.device).to(memory_format=layout)
-        )
-        self.optimizer = self._optimizer()
+        encoder = networks.encoder(config.network, mean, std, min(self.view_size), config.train.seed)
+        earlier = start_state(config.train, run.directory)
+        start_encoder(encoder, config, earlier, images.train, self.view_size)
+        objective = assemble(config, encoder, len(images.train))
+        start_predictor(objective.predictor, earlier)
+        self.objective = objective.to(self.device).to(memory_format=layout)
+        self.optimizer = optimizer(self.objective, config.train)
         self.interrupts = Interrupts()
         self.step = 0
         self._epochs = 0
@@ -152,7 +158,7 @@ class Trainer:
     def verdict(self) -> str | None:
         """The verdict on the projector in train mode; None for a run of no epochs."""
         train = self.config.train
-        history = History("projector", len(VIEWS) * train.batch, self.config.network.projector_dim)
+        history = History("projector", self.config.views * train.batch, self.config.network.projector_dim)
         cosine = self.config.objective.loss == "negative-cosine"
         for step, layer, metric, _, value in train_readings(self.run.directory):
             if layer == "projector":
@@ -233,23 +239,31 @@ class Trainer:
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
-        for group in self.optimizer.param_groups:
-            decay = 1.0 if group["constant"] else schedule(self.step, self.steps, self._warmup())
-            group["lr"] = config.train.base_lr * config.train.batch / 256 * decay
+        set_rates(
+            self.optimizer, config.train, self.step, self.steps, config.train.warmup_epochs * self.steps_per_epoch
+        )
         index = samples.to(self.device, non_blocking=True)
         views = augment.views(
-            self.images.train[index], samples, config.augment, seed=config.train.seed, epoch=epoch, views=VIEWS
+            self.images.train[index],
+            samples,
+            config.augment,
+            seed=config.train.seed,
+            epoch=epoch,
+            views=range(self.objective.views),
         )
         if config.train.channels_last:
             views = torch.stack([view.contiguous(memory_format=torch.channels_last) for view in views])
-        half = config.train.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            loss = self.objective(views, index)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self._losses.append(loss.detach())
         self.step += 1
+        loss = update(
+            self.objective,
+            self.optimizer,
+            views,
+            index,
+            self.step,
+            predictor_steps=config.train.predictor_steps,
+            half=config.train.precision == "bfloat16",
+        )
+        self._losses.append(loss)
 
     def _mean_loss(self) -> float:
         """Mean loss since the last reading; with the readings themselves all that waits for the device."""
@@ -257,7 +271,8 @@ class Trainer:
         self._losses.clear()
         for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise Diverged(self.step - len(losses) + 1 + offset, f"the loss was {loss}")
+                what = f"the loss of {self.config.method} was {loss}"
+                raise Diverged(self.step - len(losses) + 1 + offset, what)
         return math.fsum(losses) / len(losses)
 
     def _evaluation(self, objective: Any, epoch: int) -> list[Row]:
@@ -265,6 +280,8 @@ class Trainer:
         linear = self.config.monitor.probe and at_an_end
         try:
             values = evaluate(objective, self.images, self.config.monitor, self.view_size, linear=linear)
+            if self.config.monitor.expectation_views:
+                values += expectation_values(objective, self.images, self.config, self.config.monitor.expectation_views)
         except FloatingPointError as error:
             raise Diverged(self.step, str(error)) from None
         return [Row(self.step, epoch, *value) for value in values]
@@ -283,7 +300,9 @@ class Trainer:
         }
         healthy = healthy and self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects
         # The rates of the warm-up do not depend on the number of epochs, all later ones do.
-        self.run.save_checkpoint(state, extensible=self.step <= self._warmup(), healthy=healthy)
+        self.run.save_checkpoint(
+            state, extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch, healthy=healthy
+        )
 
     def _restore(self, state: dict[str, Any]) -> None:
         with refused(f"checkpoint of '{self.run.directory}' does not fit this version; --overwrite starts afresh"):
@@ -293,37 +312,6 @@ class Trainer:
         if self.config.monitor.on_collapse != "ignore":
             self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config = self.config.train
-        groups = [
-            {"params": list(self.objective.encoder.parameters()), "constant": False},
-            {
-                "params": [weight for weight in self.objective.predictor.parameters() if weight.requires_grad],
-                "constant": config.predictor_lr == "constant",
-            },
-        ]
-        return torch.optim.SGD(
-            [group for group in groups if group["params"]],
-            lr=config.base_lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            foreach=True,
-        )
-
-    def _warmup(self) -> int:
-        return self.config.train.warmup_epochs * self.steps_per_epoch
-
-
-def schedule(step: int, steps: int, warmup: int) -> float:
-    """The factor of the learning rate at a step counted from 0: linear warm-up, then half a cosine to 0.
-
-    >>> [round(schedule(step, 4, 0), 3) for step in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-
 
 def check(config: Config, images: Images) -> None:
     """Raise ``InputError`` where a configuration does not fit the images or the machine."""
@@ -332,8 +320,30 @@ def check(config: Config, images: Images) -> None:
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
+    require_memory(config, count)
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
+
+
+def require_memory(config: Config, images: int, available: int | None = None) -> None:
+    """Raise ``InputError`` where the etas of so many images do not fit into the bytes ``available``, those of the device."""
+    if config.target.estimate != "memory":
+        return
+    width = torch.finfo(getattr(torch, config.target.eta_dtype)).bits // 8
+    dim = config.network.projector_dim
+    need, free = images * dim * width, _memory(pick_device(config.train)) if available is None else available
+    if need > free:
+        raise InputError(
+            f"target.estimate: found 'memory', whose etas of {images} images take {need / 1e9:.3g} GB, and there are "
+            f"{free / 1e9:.3g} GB; choose target.eta_dtype float16, network.projector_dim less than {dim}, or fewer images"
+        )
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes free on a GPU, or all of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def pick_device(config: TrainConfig) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from collapse_lab import draws
-from collapse_lab.config import AugmentConfig
+from collapse_lab.settings import AugmentConfig
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 _OPERATIONS = ("brightness", "contrast", "saturation", "hue")

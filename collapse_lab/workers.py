@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import data
-from collapse_lab.config import Config
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.runs import ENDED, Run
+from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, check, pick_device, train
 from collapse_lab.whole import write_whole
 
@@ -40,24 +40,24 @@ class News(NamedTuple):
 Listener = Callable[[News], None]
 
 
-def run_name(config: Config) -> str:
-    """What a run is called in messages."""
-    return f"{config.method} seed {config.train.seed}"
+def run_name(directory: Path) -> str:
+    """What the run of a directory ``<arm>/seed<k>`` is called in messages."""
+    return f"{directory.parent.name} seed {directory.name.removeprefix('seed')}"
 
 
 def train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: Listener) -> list[BaseException | None]:
     """Train the runs in processes of their own; the errors of those that were stopped by one."""
     first = next(iter(runs.values()))
-    workers = max(1, _cores() // first.train.threads) if pick_device(first.train).type == "cpu" else 1
+    workers = side_by_side(first.train)
     context = multiprocessing.get_context("spawn")
     # An interrupt in the middle of a call to the manager would leave its answer for the next call to find.
     with Interrupts() as interrupts, ExitStack() as stack:
         with _signals_held():
             manager = SyncManager(ctx=context)
-            manager.start(_end_with_the_parent, (os.getpid(),))
+            manager.start(end_with_the_parent, (os.getpid(),))
             stack.callback(manager.shutdown)
             pool = stack.enter_context(
-                ProcessPoolExecutor(min(workers, len(runs)), context, _end_with_the_parent, (os.getpid(),))
+                ProcessPoolExecutor(min(workers, len(runs)), context, end_with_the_parent, (os.getpid(),))
             )
             news, stop = manager.Queue(), manager.Event()
             futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
@@ -73,7 +73,7 @@ def train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: 
 
 def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listener) -> dict[str, Any]:
     """Train one run in this process and return its status."""
-    name = run_name(config)
+    name = run_name(directory)
 
     def report(progress: Progress) -> None:
         listen(News(name, "running", progress))
@@ -139,7 +139,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_the_parent(parent: int) -> None:
+def end_with_the_parent(parent: int) -> None:
     """Let this process die with the one that started it; a run survives that, as it is resumed from its checkpoint."""
 
     def watch() -> None:
@@ -148,6 +148,11 @@ def _end_with_the_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def side_by_side(train: TrainConfig) -> int:
+    """How many runs go at once: as many as there are cores for on a CPU, one on a GPU."""
+    return max(1, _cores() // train.threads) if pick_device(train).type == "cpu" else 1
 
 
 def _cores() -> int:

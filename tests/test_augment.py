@@ -14,8 +14,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from collapse_lab import augment, colour, resample
-from collapse_lab.config import AugmentConfig, build
+from collapse_lab.config import build
 from collapse_lab.presets import AUGMENT
+from collapse_lab.settings import AugmentConfig
 from collapse_lab.view_parameters import Parameters, parameters
 
 COUNT = 48

@@ -11,8 +11,8 @@ from torch import nn
 
 from collapse_lab import data
 from collapse_lab.checkpoints import Request, build, features
-from collapse_lab.config import DataConfig
 from collapse_lab.errors import InputError
+from collapse_lab.settings import DataConfig
 from collapse_lab.weights import fitting, read_tensors
 
 DIGITS = DataConfig("digits", test_images=300)

@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
         (["figure", "nowhere"], "nowhere"),
         (["compare", "--name", "../elsewhere"], "--name: found '../elsewhere', it is one part of a path"),
         (["compare", "--data.train_images", "105"], "data.train_images: found 105; allowed are multiples of 10"),
-        (["train", "simsiam", "--objective.stop_gradient", "none"], "a method with that setting is no-stop-gradient"),
+        (["train", "simsiam", "--objective.stop_gradient", "none"], "the method with that setting is no-stop-gradient"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )

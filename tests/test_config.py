@@ -7,11 +7,12 @@ from click import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collapse_lab.config import Config, build, differences, from_json, leaves, read_toml, to_json
+from collapse_lab.config import build, differences, from_json, leaves, read_toml, to_json
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configuration_flags, configured
 from collapse_lab.methods import METHODS
 from collapse_lab.presets import AUGMENT, DATA, PRESETS
+from collapse_lab.settings import Config
 
 NO_FLAGS = {"config": None, "preset": ()}
 
@@ -21,7 +22,7 @@ def one(name: str, **values: object) -> Config:
     return configured((name,), {**NO_FLAGS, **values})[1][0]
 
 
-@pytest.mark.parametrize("preset", [*DATA.values(), *PRESETS.values(), *(row.overrides for row in METHODS.values())])
+@pytest.mark.parametrize("preset", [*DATA.values(), *PRESETS.values(), *(row.settings for row in METHODS.values())])
 def test_every_preset_and_method_is_valid_and_survives_json(preset):
     config = build("simsiam", preset)
     assert from_json(to_json(config)) == config
@@ -84,7 +85,7 @@ def test_what_runs_share_has_no_method():
 @pytest.mark.parametrize(
     ("name", "flag", "value", "message"),
     [
-        ("simsiam", "objective__stop_gradient", "none", "a method with that setting is no-stop-gradient"),
+        ("simsiam", "objective__stop_gradient", "none", "the method with that setting is no-stop-gradient"),
         ("fixed-predictor", "network__predictor_frozen", False, "method 'fixed-predictor' is made by 'True'"),
     ],
 )
@@ -111,7 +112,7 @@ def test_digits_is_the_default():
         ({"augment.crop_scale": (0.5,)}, "augment.crop_scale: found"),
         ({"augment.crop_scale": (0.5, 0.2)}, "augment.crop_scale: found .* may not exceed the second"),
         ({"augment.crop_scale": (0.5, 1.2)}, "a crop is at most the image"),
-        ({"network.predictor": "identity", "network.predictor_frozen": True}, "which has no weights"),
+        ({"network.predictor": "identity", "network.predictor_frozen": True}, "which has no trained weights"),
         ({"train.epochs": 5, "train.warmup_epochs": 5}, "train.warmup_epochs: found 5, must be less than train.epochs"),
     ],
 )

@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, STL10
 
-from collapse_lab.config import DataConfig
 from collapse_lab.data import Images, load, statistics
 from collapse_lab.errors import InputError
+from collapse_lab.settings import DataConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 UNPACK = SHARED.parent / "tools" / "unpack_cifar10.py"

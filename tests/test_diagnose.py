@@ -99,7 +99,7 @@ def refusal(command):
 
 def trained(name: str, directory: Path, **overrides: object) -> Path:
     extra = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = build(name, DATA["digits"], method(name).overrides, {"monitor.probe": False}, extra)
+    config = build(name, DATA["digits"], method(name).settings, {"monitor.probe": False}, extra)
     with Run(directory, config) as run:
         train(config, run, data.load(config.data), lambda progress: None)
     return directory
@@ -170,7 +170,7 @@ def test_a_run_gets_the_verdict_that_its_trainer_gave(runs, command):
         assert err == ""
         assert code in (None, ended)
     assert answer["verdict"] == "diverged"
-    assert any(note.startswith("the loss was") for note in answer["notes"])
+    assert any(note.startswith("the loss of simsiam was") for note in answer["notes"])
     assert (
         json.loads(command("diagnose", runs / "no-stop-gradient/copied", "--json")[1])["verdict"] == "complete-collapse"
     )
@@ -228,7 +228,7 @@ def test_a_runs_checkpoint_is_judged_by_its_own_model(runs, tmp_path, command, m
     """The encoder is built by a module in the working directory, as a stranger's is; the weights are found inside."""
     config = build("simsiam", DATA["digits"])
     images = data.load(config.data)
-    objective = build_objective(config, *data.statistics(images.train), image_size=8)
+    objective = build_objective(config, *data.statistics(images.train), image_size=8, images=1437)
     torch.save(objective.encoder, tmp_path / "unused.pt")
     (tmp_path / "mine_for_diagnose.py").write_text(
         "from collapse_lab import data\nfrom collapse_lab.config import build\n"
@@ -236,7 +236,7 @@ def test_a_runs_checkpoint_is_judged_by_its_own_model(runs, tmp_path, command, m
         "def encoder():\n"
         "    config = build('simsiam', DATA['digits'])\n"
         "    mean, std = data.statistics(data.load(config.data).train)\n"
-        "    return build_objective(config, mean, std, 8).encoder\n"
+        "    return build_objective(config, mean, std, 8, 1437).encoder\n"
     )
     monkeypatch.chdir(tmp_path)
     given = ["--model", "mine_for_diagnose:encoder", "--layer", "projector", "--data", "digits", "--pixels", "none"]

@@ -9,26 +9,45 @@ PACKAGE = Path(__file__).resolve().parents[1] / "collapse_lab"
 
 # From the ground up: a module imports from the floors below its own.
 CORE = [
-    ["errors", "geometry.cloud", "losses", "environment", "snapshots", "interrupts"],
-    ["geometry.spectra", "geometry.predictor"],
+    [
+        "errors",
+        "geometry.cloud",
+        "losses",
+        "optimizers",
+        "collective",
+        "paper",
+        "recipes",
+        "environment",
+        "snapshots",
+        "interrupts",
+    ],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
     ["monitors.statistics", "monitors.verdict"],
-    ["whole"],
+    ["settings", "whole"],
     ["config", "records", "draws", "monitors.tap", "monitors.probes", "monitors.history"],
     ["monitors.recorder", "monitors.schedules"],
     ["monitors.distributed"],
     ["monitors.watch", "presets", "methods", "sources", "resume", "view_parameters", "colour"],
     ["monitors.sinks"],
     ["monitors.lightning", "monitors.huggingface"],
-    ["monitors", "data", "resample", "networks", "targets", "plots", "tables", "flags"],
-    ["heatmap", "runs"],
+    ["contrast", "targets"],
+    ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
+    ["heatmap", "study_tables", "study_plots", "evaluation_flags", "runs"],
     ["augment", "objective"],
-    ["evaluate", "arrays", "evidence"],
-    ["trainer", "weights", "report"],
-    ["workers"],
-    ["study", "checkpoints", "recorded"],
+    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
+    ["starts", "expectation"],
+    ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
+    ["workers", "network_measures", "restored", "supervised"],
+    ["classified"],
+    ["evaluation"],
+    ["feature_choice", "evaluation_table"],
+    ["summary", "checkpoints", "recorded"],
+    ["grid", "measured"],
+    ["plan"],
+    ["studies"],
     ["diagnose"],
     ["display"],
 ]
@@ -83,6 +102,7 @@ def test_monitors_know_nothing_of_the_trainer():
 def test_light_things_do_not_load_torch():
     code = (
         "import sys, collapse_lab, collapse_lab.plots, collapse_lab.records, collapse_lab.cli, collapse_lab.tables\n"
+        "import collapse_lab.study, collapse_lab.paper, collapse_lab.collapse_time\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from collapse_lab import networks
-from collapse_lab.config import NetworkConfig, build
+from collapse_lab.config import build
 from collapse_lab.presets import PRESETS
+from collapse_lab.settings import NetworkConfig
 
 
 def encoder(config: NetworkConfig, channels: int = 3, size: int = 32) -> networks.Encoder:

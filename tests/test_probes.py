@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from collapse_lab.monitors.probes import knn_accuracy, knn_predict, linear_accuracy
+from collapse_lab.monitors.probes import knn_accuracy, knn_predict, linear_accuracy, linear_penalty
 
 PROTOCOLS = [(k, t) for k in (1, 20, 200) for t in (0.07, 0.1)]
 
@@ -322,6 +322,14 @@ def test_the_penalty_is_chosen_so_that_nearly_collinear_features_are_read():
     chosen = linear_accuracy(*collinear)
     assert chosen == linear_accuracy(*collinear, penalty=1e-3)
     assert chosen > linear_accuracy(*collinear, penalty=1e-1) + 0.05
+
+
+def test_the_chosen_penalty_can_be_named_and_gives_the_same_value():
+    train, labels, test, answers = random_network()
+    chosen = linear_penalty(train, labels)
+    assert linear_accuracy(train, labels, test, answers, penalty=chosen) == linear_accuracy(*random_network())
+    with pytest.raises(ValueError, match="found only class 3"):
+        linear_penalty(torch.ones(4, 2), torch.full((4,), 3))
 
 
 @pytest.mark.parametrize("penalty", [1e-6, 1e-4, 1.0])

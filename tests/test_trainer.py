@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from collapse_lab import data, trainer
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, clean, evaluate, outputs, pixel_baselines
 from collapse_lab.methods import method
 from collapse_lab.monitors import STANDARD
 from collapse_lab.objective import build_objective
+from collapse_lab.optimisation import schedule
 from collapse_lab.presets import DATA
 from collapse_lab.runs import Run, final_values
-from collapse_lab.trainer import Progress, schedule, train
+from collapse_lab.settings import Config
+from collapse_lab.trainer import Progress, train
 
 SIZE = (8, 8)
 SHORT = {"train.epochs": 4, "train.batch": 64, "data.train_images": 320, "monitor.evaluate_every": 2}
@@ -27,7 +29,7 @@ SHORT = {"train.epochs": 4, "train.batch": 64, "data.train_images": 320, "monito
 
 def short(name: str = "simsiam", **overrides: object) -> Config:
     extra = {key.replace("__", "."): value for key, value in overrides.items()}
-    return build(name, DATA["digits"], method(name).overrides, SHORT, extra)
+    return build(name, DATA["digits"], method(name).settings, SHORT, extra)
 
 
 def ignore(progress: Progress) -> None:
@@ -325,7 +327,7 @@ def test_precision_and_layout_change_numbers_a_little(reference, tmp_path, overr
 def test_calibration_is_the_average_over_the_images_and_touches_no_original(digits):
     config = short()
     mean, std = data.statistics(digits.train)
-    original = build_objective(config, mean, std, 8)
+    original = build_objective(config, mean, std, 8, 1437)
     # Two chunks, whose naive split would be 512 and 2.
     images = torch.cat([digits.train, digits.train])[:514]
     copied = calibrated(original, images, SIZE)
@@ -341,7 +343,7 @@ def test_calibration_is_the_average_over_the_images_and_touches_no_original(digi
 def test_evaluation_uses_every_image_and_eval_mode(digits):
     config = short()
     mean, std = data.statistics(digits.train)
-    objective = calibrated(build_objective(config, mean, std, 8), digits.train, SIZE)
+    objective = calibrated(build_objective(config, mean, std, 8, 1437), digits.train, SIZE)
     whole = outputs(objective, digits.test, SIZE)
     alone = outputs(objective, digits.test[:1], SIZE)
     assert whole["projector"].shape == (360, 128)

@@ -242,7 +242,7 @@ def test_eval_mode_at_initialisation_looks_collapsed_and_the_disagreement_is_nam
     config = build("simsiam", DATA["digits"])
     images = data.load(config.data)
     mean, std = data.statistics(images.train)
-    objective = build_objective(config, mean, std, 8)
+    objective = build_objective(config, mean, std, 8, 1437)
     stale = judge_features(outputs(objective, images.test, (8, 8))["projector"], mode="eval")
     z = objective.train().encoder(images.test.float() / 255).detach()
     fresh = judge_measures(measure(moments(z), z), mode="train")

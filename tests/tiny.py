@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ TINY = {
     "monitor.probe": False,
 }
 STEPS = 5  # of an epoch
+load = cache(data.load)
 
 
 def tiny(name: str = "simsiam", **overrides: object) -> Config:
@@ -37,7 +39,7 @@ def tiny(name: str = "simsiam", **overrides: object) -> Config:
 
 def trained(config: Config, directory: Path, loop: type[trainer.Trainer] = trainer.Trainer) -> dict[str, Any]:
     """The status of a run trained, or resumed, with a loop of one's own."""
-    images = data.load(config.data)
+    images = load(config.data)
     with Run(directory, config) as run:
         before, trainer.Trainer = trainer.Trainer, loop
         try:

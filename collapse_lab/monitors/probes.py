@@ -126,6 +126,21 @@ def linear_accuracy(
     return _agreement(labels[(queries @ weight + bias).argmax(1)], test_labels)
 
 
+def linear_penalty(train: Tensor, train_labels: Tensor, *, iterations: int = 2000) -> float:
+    """The penalty that ``linear_accuracy`` chooses for these features (M, D) and labels (M,) where it is given none.
+
+    With it ``linear_accuracy`` gives the same value, so that a record can name it. Raises as ``linear_accuracy`` does.
+    """
+    _require_rows("train", train)
+    _require_labels("train_labels", train_labels, len(train))
+    with torch.inference_mode(False), torch.enable_grad():
+        labels, targets = train_labels.to(train.device).unique(return_inverse=True)
+        if len(labels) < 2:
+            raise ValueError(f"train_labels: found only class {labels.item()}; a probe needs at least two classes")
+        rows, _ = _standardise(train.detach().double(), train[:1].detach().double())
+        return _best_penalty(rows, targets, len(labels), iterations)
+
+
 def _agreement(predicted: Tensor, labels: Tensor) -> float:
     return (predicted == labels.to(predicted.device)).double().mean().item()
 

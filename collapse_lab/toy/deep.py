@@ -6,6 +6,7 @@ noise are known. Content c of 8 dimensions is embedded by a fixed random nonline
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from collapse_lab import geometry, networks
-from collapse_lab.config import Config, OutputNorm, build
+from collapse_lab.config import build
 from collapse_lab.draws import key
-from collapse_lab.losses import LOSSES
 from collapse_lab.methods import method
-from collapse_lab.objective import Objective
-from collapse_lab.targets import OtherView
+from collapse_lab.objective import Objective, assemble
+from collapse_lab.optimisation import update
+from collapse_lab.settings import Config, OutputNorm
 
 CONTENT, CHANNELS, HIDDEN, DIM, BOTTLENECK = 8, 64, 256, 128, 32
 IMAGES, PROBE = 8192, 1024
@@ -51,9 +52,9 @@ def images(seed: int, count: int) -> Tensor:
     return clean / clean.std()
 
 
-def views_of(clean: Tensor, noise2: float, generator: torch.Generator) -> Tensor:
-    """Two views (2, N, C): the images with independent Gaussian noise of variance ``noise2``."""
-    noise: Tensor = torch.randn(2, *clean.shape, generator=generator)
+def views_of(clean: Tensor, noise2: float, generator: torch.Generator, views: int = 2) -> Tensor:
+    """Views (V, N, C): the images with independent Gaussian noise of variance ``noise2``."""
+    noise: Tensor = torch.randn(views, *clean.shape, generator=generator)
     return clean + math.sqrt(noise2) * noise
 
 
@@ -69,14 +70,17 @@ def objective(toy: DeepToy) -> Objective:
             *(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU()),
         )
         encoder = networks.Encoder(backbone, nn.Sequential(nn.Linear(HIDDEN, DIM, bias=not norm), *norm))
-    predictor = networks.predictor(config.network, toy.seed)
-    loss = LOSSES[config.objective.loss]
-    return Objective(encoder, predictor, OtherView(), config.objective.stop_gradient, loss)
+    return assemble(config, encoder, IMAGES)
 
 
 def _config(toy: DeepToy) -> Config:
-    shape = {"network.projector_dim": DIM, "network.predictor_hidden": BOTTLENECK, "train.seed": toy.seed}
-    return build(toy.name, shape, method(toy.name).overrides)
+    shape = {
+        "network.projector_dim": DIM,
+        "network.predictor_hidden": BOTTLENECK,
+        "train.batch": toy.batch,
+        "train.seed": toy.seed,
+    }
+    return build(toy.name, shape, method(toy.name).settings)
 
 
 def train(toy: DeepToy, every: int = 20) -> pd.DataFrame:
@@ -89,13 +93,13 @@ def train(toy: DeepToy, every: int = 20) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(key(toy.seed, ORDER))
     trained = [p for p in learner.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trained, toy.learning_rate, toy.momentum, weight_decay=toy.weight_decay)
+    steps = _config(toy).train.predictor_steps
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(toy.steps, 1))
     rows = [_reading(learner, clean, toy, 0)]
     for step in range(1, toy.steps + 1):
         index = torch.randint(IMAGES, (toy.batch,), generator=generator)
-        optimiser.zero_grad()
-        learner(views_of(clean[index], toy.noise2, generator), index).backward()
-        optimiser.step()
+        views = views_of(clean[index], toy.noise2, generator, learner.views)
+        update(learner, optimiser, views, index, step, predictor_steps=steps)
         schedule.step()
         if step % every == 0 or step == toy.steps:
             rows.append(_reading(learner, clean, toy, step))
@@ -106,7 +110,8 @@ def train(toy: DeepToy, every: int = 20) -> pd.DataFrame:
 def _reading(learner: Objective, clean: Tensor, toy: DeepToy, step: int) -> dict[str, float]:
     """Loss and geometry in train mode; BatchNorm's running statistics are not read by anything here."""
     index = torch.arange(PROBE)
-    views = views_of(clean[index], toy.noise2, torch.Generator().manual_seed(key(toy.seed, ORDER, step)))
+    learner = copy.deepcopy(learner)  # Some targets remember what they are asked.
+    views = views_of(clean[index], toy.noise2, torch.Generator().manual_seed(key(toy.seed, ORDER, step)), learner.views)
     measured = geometry.moments(learner.encoder(views[0])) + geometry.moments(learner.encoder(views[1]))
     return {
         "step": step,

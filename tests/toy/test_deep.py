@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from collapse_lab.config import OutputNorm
 from collapse_lab.errors import InputError
+from collapse_lab.settings import OutputNorm
 from collapse_lab.toy.deep import DIM, DeepToy, images, objective, train, views_of
 from collapse_lab.toy.reports_deep import deep_report
 

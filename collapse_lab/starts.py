@@ -1,0 +1,91 @@
+"""Where training starts: at the weights of another run, or with outputs moved towards or away from a constant."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from collapse_lab.draws import key
+from collapse_lab.errors import InputError
+from collapse_lab.evaluate import clean
+from collapse_lab.networks import Encoder
+from collapse_lab.runs import read_status
+from collapse_lab.settings import Config, TrainConfig
+
+IMAGES = 512
+FAR = 10.0
+
+State = Mapping[str, Tensor]
+
+
+def start_state(config: TrainConfig, directory: Path) -> State | None:
+    """The weights of the run that ``train.start`` names, beside ``directory`` in the same study; None where it names none.
+
+    Raises ``InputError`` where that run has not finished or its checkpoint cannot be read.
+    """
+    if config.start is None:
+        return None
+    start = directory.parent.parent / config.start / directory.name
+    if (state := read_status(start)["state"]) != "done":
+        raise InputError(f"train.start: found '{config.start}', whose run '{start}' is {state}; it has to be done")
+    path = start / "checkpoint.pt"
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"train.start: found '{config.start}', but '{path}' cannot be read ({reason})") from None
+    weights: State = saved["objective"]
+    return weights
+
+
+def start_encoder(
+    encoder: Encoder, config: Config, earlier: State | None, images: Tensor, size: tuple[int, int]
+) -> None:
+    """Give the encoder its initial weights: those of an earlier run, then its outputs moved as ``network.start`` says.
+
+    ``images`` (N, C, H, W) uint8, of which the first 512 say where the outputs z lie, in train mode. centred: the mean of z
+    becomes 0. near-constant: it becomes ten times the root mean square of |z - E z| along one random direction, so that
+    the mean energy is about 0.99. Only the last bias is changed.
+    """
+    if earlier is not None:
+        _load(encoder, earlier, "encoder.")
+    if config.network.start == "default":
+        return
+    z = _outputs(encoder, clean(images[:IMAGES], size))
+    centre = z.mean(0)
+    direction = torch.randn(z.shape[1], generator=torch.Generator().manual_seed(key(config.train.seed, 6)))
+    radius = FAR * (z - centre).square().sum(1).mean().sqrt() if config.network.start == "near-constant" else 0.0
+    bias: Tensor = encoder.projector[-1].bias  # type: ignore[index]
+    with torch.no_grad():
+        bias += radius * normalize(direction, dim=0) - centre
+
+
+def start_predictor(predictor: nn.Module, earlier: State | None) -> None:
+    """Give the predictor the weights of an earlier run, where there is one."""
+    if earlier is not None:
+        _load(predictor, earlier, "predictor.")
+
+
+@torch.no_grad()
+def _outputs(encoder: Encoder, images: Tensor) -> Tensor:
+    """z in train mode, BatchNorm's running statistics put back as they were."""
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    z: Tensor = encoder.train()(images)
+    for name, value in encoder.named_buffers():
+        value.copy_(before[name])
+    return z
+
+
+def _load(module: nn.Module, state: State, prefix: str) -> None:
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"train.start: the weights there are those of another network ({reason})") from None
