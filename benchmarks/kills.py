@@ -31,9 +31,10 @@ import torch
 from measure import ROOT, commit, machine
 
 from collapse_lab import runs, workers
-from collapse_lab.config import Config, build
+from collapse_lab.config import build
 from collapse_lab.methods import method
 from collapse_lab.presets import DATA
+from collapse_lab.settings import Config
 from collapse_lab.trainer import Trainer
 
 PHASES = ("elsewhere", "training", "writing a checkpoint", "writing the table", "evaluating")

@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collapse_lab import data
-from collapse_lab.config import DataConfig, build, leaves, read_toml, to_dict
+from collapse_lab.config import build, leaves, read_toml, to_dict
 from collapse_lab.errors import InputError
 from collapse_lab.runs import read_config, read_status
+from collapse_lab.settings import DataConfig
 
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True)
 SECTIONS = sorted({leaf.name.split(".")[0] for leaf in leaves()} | {"nonsense"})

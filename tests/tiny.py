@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from collapse_lab import data, trainer
-from collapse_lab.config import Config
 from collapse_lab.flags import configured
 from collapse_lab.runs import Run
+from collapse_lab.settings import Config
 
 TINY = {
     "data.train_images": 80,
