@@ -23,12 +23,13 @@ from zoo_records import Record, labels, load_all
 
 from collapse_lab import augment, data
 from collapse_lab.config import build
+from collapse_lab.environment import environment
 from collapse_lab.methods import METHODS
 from collapse_lab.monitors.alarm import Alarm
 from collapse_lab.monitors.history import Point, judge_run
 from collapse_lab.monitors.verdict import judge_features
 from collapse_lab.presets import DATA
-from collapse_lab.runs import Run, environment
+from collapse_lab.runs import Run
 from collapse_lab.trainer import Trainer
 
 WARM_UP = 30

@@ -278,7 +278,8 @@ def record(run: Planned, directory: Path, config: Config, images: Images) -> Non
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("step", "centred_rankme", "outlier_share", "norm"))
         writer.writerows((line[0], *(f"{value:.9g}" for value in line[1:])) for line in lines)
-    (directory / "checkpoint.pt").unlink(missing_ok=True)
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        (directory / name).unlink(missing_ok=True)
     (directory / "run.json").write_text(
         json.dumps({**run._asdict(), "error": error, "linear": linear}) + "\n", encoding="utf-8"
     )

@@ -115,7 +115,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"configuration file '{path}' cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    # Brackets that nest too deep exhaust the reader's stack.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"configuration file '{path}' is not TOML: {error}") from None
     optional = {leaf.name for leaf in leaves() if NoneType in get_args(leaf.annotation)}
     found: dict[str, Any] = {}

@@ -10,12 +10,12 @@ from typing import Any
 from collapse_lab import draws
 from collapse_lab.classified import Features, Result, classified, pixels
 from collapse_lab.data import Images
+from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
 from collapse_lab.features import Views, features
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import Kind, Recipe, Request
 from collapse_lab.restored import Restored
-from collapse_lab.runs import device_name, environment
 from collapse_lab.supervised import rate, supervised_accuracy
 from collapse_lab.trainer import threads
 from collapse_lab.transfer import adapted

@@ -8,7 +8,7 @@ from typing import Any
 
 from collapse_lab.classified import Result
 from collapse_lab.errors import InputError
-from collapse_lab.runs import write_whole
+from collapse_lab.whole import write_whole
 
 
 def line(result: Result, seconds: float) -> str:

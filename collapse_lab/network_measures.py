@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from collapse_lab import augmentation_loss, data, networks
+from collapse_lab import augmentation_loss, snapshots
 from collapse_lab.data import Images
-from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated
 from collapse_lab.expectation import expectation_values
-from collapse_lab.objective import Objective, assemble
+from collapse_lab.objective import Objective
 from collapse_lab.runs import read_config
 from collapse_lab.settings import Config
-from collapse_lab.starts import start_encoder, start_predictor, start_state
+from collapse_lab.starts import initial_objective
 from collapse_lab.trainer import pick_device, threads
 
 Measured = Callable[[Objective, Images, Config], dict[str, float]]
@@ -67,26 +64,13 @@ def augmentation_losses(
 
 def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[str, float]:
     config = read_config(directory)
-    path = directory / "checkpoint.pt"
-    if not path.exists():
-        raise InputError(f"run '{directory}' has no checkpoint.pt; measures need its weights")
     device = pick_device(config.train)
     here = images.to(device)
     height, width = images.train.shape[2:]
     size = (config.augment.size or height, config.augment.size or width)
     with threads(config.train.threads):
-        objective = _initial(config, directory, images, size).to(device)
+        objective = initial_objective(config, directory, images.train, size).to(device)
         start = measure(calibrated(objective, here.train, size), here, config)
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = snapshots.read(directory / "checkpoint.pt", device)
         objective.load_state_dict(state["objective"])
         return {**measure(objective, here, config), **{f"{name}_start": value for name, value in start.items()}}
-
-
-def _initial(config: Config, directory: Path, images: Images, size: tuple[int, int]) -> Objective:
-    """The objective as its training began, from another run's weights where the configuration says so."""
-    encoder = networks.encoder(config.network, *data.statistics(images.train), min(size), config.train.seed)
-    earlier = start_state(config.train, directory)
-    start_encoder(encoder, config, earlier, images.train, size)
-    objective = assemble(config, encoder, len(images.train))
-    start_predictor(objective.predictor, earlier)
-    return objective

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from collapse_lab import data, networks
+from collapse_lab import data, networks, snapshots
 from collapse_lab.arrays import reason, refused
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
@@ -102,8 +102,8 @@ def _weights(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
     """The step of a checkpoint and the encoder's part of it, on the CPU."""
     if not path.is_file():
         raise InputError(f"run '{path.parent}' has no {path.name}: nothing was saved, so there is nothing to evaluate")
+    state = snapshots.read(path, torch.device("cpu"))
     with refused(f"checkpoint '{path}' cannot be read"):
-        state = torch.load(path, map_location="cpu", weights_only=True)
         objective: dict[str, torch.Tensor] = state["objective"]
         step = int(state["step"])
     return step, {name.removeprefix(ENCODER): one for name, one in objective.items() if name.startswith(ENCODER)}

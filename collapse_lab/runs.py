@@ -1,19 +1,13 @@
-"""A run is a directory: configuration, environment, one tidy table, a checkpoint, a status. Nothing else remembers it."""
+"""A run is a directory: configuration, environment, one tidy table, checkpoints, a status. Nothing else remembers it."""
 
 from __future__ import annotations
 
 import csv
-import importlib.metadata
+import io
 import json
 import os
-import pickle
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,23 +17,30 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from collapse_lab import config as configuration
+from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
+from collapse_lab.resume import CHECKPOINT, METRICS, PREVIOUS, REFUSED, extensible, grown, latest, refusal, size
 from collapse_lab.settings import Config
+from collapse_lab.snapshots import sealed
+from collapse_lab.whole import append_whole, cut, write_whole
 
 HEALTHY = "checkpoint-healthy.pt"
+TIMING = "timing.csv"
 FILES = (
     "config.json",
     "environment.json",
-    "metrics.csv",
-    "timing.csv",
-    "checkpoint.pt",
+    METRICS,
+    TIMING,
+    CHECKPOINT,
+    PREVIOUS,
     HEALTHY,
+    REFUSED,
     "status.json",
     "traceback.txt",
     "evaluation.json",
 )
+STATUS = ("state", "step", "verdict", "error")
 ENDED = ("done", "failed", "stopped")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "faiss-cpu", "scikit-learn")
 
 
 class Row(NamedTuple):
@@ -54,35 +55,51 @@ class Row(NamedTuple):
     value: float
 
 
+def rounded(value: float) -> float:
+    """A value as the table gives it back.
+
+    >>> rounded(0.12345678901)
+    0.123456789
+    """
+    return float(f"{value:.9g}")
+
+
 class Run:
     """The directory of one run, owned by this process while the context is open.
 
     Opening refuses, with ``InputError``: a directory that cannot be written, one in use by another process, one made with
-    another configuration (naming the fields). ``overwrite`` empties it of a run's files first.
+    another configuration (naming the fields). ``overwrite`` empties it of a run's files first. More ``train.epochs`` than
+    before are allowed while nothing that was done depends on their number, which under a cosine schedule is the warm-up.
+
+    Whatever is written is whole and on the disk, or was not written: ``InputError``, with what was there before intact.
     """
 
     def __init__(self, directory: Path, config: Config, *, overwrite: bool = False) -> None:
-        self.directory = directory
-        self._lock = _claimed(directory)
-        try:
-            self._prepare(config, overwrite)
-        except BaseException:
-            self._lock.release()
-            raise
+        self.directory, self.config = directory, config
+        self._checkpoint, self._previous = directory / CHECKPOINT, directory / PREVIOUS
+        self._metrics, self._timing = directory / METRICS, directory / TIMING
+        with ExitStack() as held:
+            held.callback(_claimed(directory).release)
+            # An open descriptor keeps the directory's number from being given to another.
+            self._descriptor = os.open(directory, os.O_RDONLY)
+            held.callback(os.close, self._descriptor)
+            with self._guarded():
+                self._prepare(overwrite)
+            self._held = held.pop_all()
 
-    def _prepare(self, config: Config, overwrite: bool) -> None:
+    def _prepare(self, overwrite: bool) -> None:
         if overwrite:
             for name in FILES:
                 (self.directory / name).unlink(missing_ok=True)
-        if (self.directory / "config.json").exists():
-            differing = configuration.differences(read_config(self.directory), config)
-            if differing:
-                raise InputError(
-                    f"run directory '{self.directory}' was made with another configuration "
-                    f"({'; '.join(differing[:3])}); choose another --name or pass --overwrite"
-                )
-        else:
-            self._write("config.json", configuration.to_json(config))
+                (self.directory / f"{name}.partial").unlink(missing_ok=True)
+        if not (self.directory / "config.json").exists():
+            self._write("config.json", configuration.to_json(self.config))
+            return
+        found = read_config(self.directory)
+        if grown(found, self.config) and self.status()["state"] not in ENDED and extensible(self.directory):
+            return
+        if differing := configuration.differences(found, self.config):
+            raise InputError(refusal(self.directory, found, self.config, differing))
 
     def __enter__(self) -> Run:
         return self
@@ -90,73 +107,67 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._held.close()
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add lines to ``metrics.csv``; values keep nine significant digits."""
-        self._append("metrics.csv", Row._fields, ((*row[:-1], f"{row.value:.9g}") for row in rows))
+        self._append(self._metrics, Row._fields, ((*row[:-1], f"{row.value:.9g}") for row in rows))
 
     def append_timing(self, epoch: int, seconds: float, images_per_second: float) -> None:
-        """Add a line to ``timing.csv``, which holds all that differs between two equal runs."""
+        """Add a line to ``timing.csv``, which holds all that differs between two equal runs.
+
+        Every stretch of training has its line: an epoch that was interrupted, or done again after a crash, has several.
+        """
         line = (epoch, f"{seconds:.4f}", f"{images_per_second:.1f}")
-        self._append("timing.csv", ("epoch", "seconds", "images_per_second"), [line])
+        self._append(self._timing, ("epoch", "seconds", "images_per_second"), [line])
 
-    def _append(self, name: str, header: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> None:
-        path = self.directory / name
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(header)
-            writer.writerows(lines)
-            # A checkpoint may not outlive the rows that it follows.
-            file.flush()
-            os.fsync(file.fileno())
+    def _append(self, path: Path, header: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not size(path):
+            writer.writerow(header)
+        writer.writerows(lines)
+        with self._guarded():
+            append_whole(path, text.getvalue())
 
-    def drop_rows_after(self, step: int) -> None:
-        """Remove what was recorded past a step, so that a resumed run writes it once."""
-        path = self.directory / "metrics.csv"
-        if path.exists():
-            header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [
-                ",".join(Row._fields) + "\n"
-            ]
-            # A line cut short by a crash has fewer fields.
-            whole = [line for line in lines if line.endswith("\n") and line.count(",") == len(Row._fields) - 1]
-            self._write("metrics.csv", header + "".join(x for x in whole if int(x.split(",", 1)[0]) <= step))
+    def save_checkpoint(self, state: Mapping[str, Any], *, extensible: bool, healthy: bool = False) -> None:
+        """Replace the checkpoint, whole or not at all, and keep the one before as ``checkpoint-previous.pt``.
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, whole or not at all."""
-        partial = self.directory / "checkpoint.pt.partial"
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.directory / "checkpoint.pt")
+        It knows its configuration and how much of the table it follows. ``extensible``: it is also the state of every run
+        with more epochs. ``healthy``: it is the latest from before any sign of collapse, and kept as such.
+        """
+        known = {"config": configuration.to_dict(self.config), "rows": size(self._metrics), "extensible": extensible}
+        content = sealed({**state, **known})
+        if healthy:
+            self._write(HEALTHY, content)
+        self._write(CHECKPOINT, content, keep=self._previous)
 
-    def keep_healthy(self) -> None:
-        """Keep the checkpoint as the latest from before any sign of collapse, whole or not at all."""
-        partial = self.directory / f"{HEALTHY}.partial"
-        shutil.copyfile(self.directory / "checkpoint.pt", partial)
-        partial.replace(self.directory / HEALTHY)
+    def resume(self, device: torch.device) -> dict[str, Any] | None:
+        """The latest state that can be used, the tables being cut back to it; None where there is none yet.
 
-    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The checkpoint, None where there is none yet; only tensors and plain values are unpickled."""
-        path = self.directory / "checkpoint.pt"
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"checkpoint '{path}' is damaged ({reason}); --overwrite starts afresh") from None
+        A checkpoint that was cut short, changed, or belongs to another run is refused by name, and set aside where the one
+        before it can be used. Raises ``InputError`` where there are checkpoints and none can be used.
+        """
+        with self._guarded():
+            state = latest(self.directory, self.config, device)
+            if state is None:
+                self._metrics.unlink(missing_ok=True)
+                self._timing.unlink(missing_ok=True)
+                return None
+            cut(self._metrics, state["rows"])
+            if self._timing.exists():
+                # A crash can cut a line short.
+                cut(self._timing, self._timing.read_bytes().rfind(b"\n") + 1)
         return state
 
     def write_environment(self, device: torch.device) -> None:
         """Record versions, device, threads, commit and command; a resumed run has one entry for every start."""
         path = self.directory / "environment.json"
-        earlier = _read_json(path)["starts"] if path.exists() else []
+        earlier = _read_json(path, ("starts",))["starts"] if path.exists() else []
         start = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
         self._write("environment.json", json.dumps({"starts": [*earlier, start]}, indent=2) + "\n")
+        # It can have grown by epochs since the last start.
+        self._write("config.json", configuration.to_json(self.config))
 
     def write_status(
         self, state: str, step: int, verdict: str | None = None, error: str | None = None, **collapse: Any
@@ -173,18 +184,32 @@ class Run:
         """The status as last written; state ``new`` before that."""
         return read_status(self.directory)
 
-    def _write(self, name: str, text: str) -> None:
-        write_whole(self.directory / name, text)
+    def _write(self, name: str, content: str | bytes, keep: Path | None = None) -> None:
+        with self._guarded():
+            write_whole(self.directory / name, content, keep)
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Write into the directory that was opened, and no other that took its place; an error in one line."""
+        self._require_own()
+        try:
+            yield
+        except InputError:
+            self._require_own()
+            raise
+        except OSError as error:
+            self._require_own()
+            raise InputError(
+                f"run directory '{self.directory}' cannot be written: {error.strerror}; its last checkpoint is intact"
+            ) from None
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file's text, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    def _require_own(self) -> None:
+        try:
+            found = self.directory.stat()
+        except FileNotFoundError:
+            raise InputError(f"run directory '{self.directory}' was removed while it was in use") from None
+        if not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise InputError(f"run directory '{self.directory}' was replaced by another while it was in use")
 
 
 def read_status(directory: Path) -> dict[str, Any]:
@@ -192,18 +217,23 @@ def read_status(directory: Path) -> dict[str, Any]:
     path = directory / "status.json"
     if not path.exists():
         return {"state": "new", "step": 0, "verdict": None, "error": None}
-    return _read_json(path)
+    return _read_json(path, STATUS)
 
 
 def read_config(directory: Path) -> Config:
     """The configuration that a run directory was made with."""
-    return configuration.validate(_read_json(directory / "config.json"))
+    path = directory / "config.json"
+    tree = _read_json(path)
+    try:
+        return configuration.validate(tree)
+    except (InputError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"record '{path}' is damaged ({reason}); --overwrite starts the run afresh") from None
 
 
 def require_free(directory: Path) -> None:
     """Raise ``InputError`` where a run's directory cannot be written or another process is using it."""
-    with _claimed(directory):
-        pass
+    _claimed(directory).release()
 
 
 def _claimed(directory: Path) -> BaseFileLock:
@@ -218,10 +248,13 @@ def _claimed(directory: Path) -> BaseFileLock:
     return lock
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or any(name not in content for name in names):
+            raise ValueError(f"expected an object with {', '.join(names) or 'sections'}")
+    # Brackets that nest too deep exhaust the reader's stack.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"record '{path}' is damaged ({error}); --overwrite starts the run afresh") from None
     return content
 
@@ -263,52 +296,3 @@ def training_seconds(directory: Path) -> float:
     """Seconds that the recorded epochs took, evaluations apart; 0 where none was recorded."""
     path = directory / "timing.csv"
     return float(pd.read_csv(path)["seconds"].sum()) if path.exists() else 0.0
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine, commit and command of this process."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
-        "machine": platform.platform(),
-        "cores": os.cpu_count(),
-        "commit": _commit(),
-        "command": shlex.join(["collapse-lab", *sys.argv[1:]]),
-        "start": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """The name of a GPU, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, marked where files differ; None for an installed package."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        if subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True).returncode:
-            return None
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()

@@ -123,7 +123,7 @@ def _npz(config: DataConfig, split: Split) -> Source:
         with path.open("rb") as stream:
             file = _archive(stream)
             images, labels = file[f"{split}_images"], file[f"{split}_labels"]
-            names = file["label_names"] if "label_names" in file else range(int(file["train_labels"].max()) + 1)
+            named, trained = file.get("label_names"), file["train_labels"]
     except UNREADABLE as error:
         raise InputError(
             f"{place} cannot be read as npz with the arrays train_images, train_labels, test_images and test_labels, "
@@ -131,7 +131,7 @@ def _npz(config: DataConfig, split: Split) -> Source:
         ) from error
     _check_arrays(images, labels, split, place)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    classes = tuple(str(name) for name in names)
+    classes = tuple(str(name) for name in np.ravel(range(int(trained.max()) + 1) if named is None else named))
     return Source(torch.from_numpy(labels.astype(np.int64)), partial(_take, pixels), classes, path.stem, place)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from collapse_lab import networks, snapshots
+from collapse_lab.data import statistics
 from collapse_lab.draws import key
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import clean
 from collapse_lab.networks import Encoder
+from collapse_lab.objective import Objective, assemble
 from collapse_lab.runs import read_status
 from collapse_lab.settings import Config, TrainConfig
 
@@ -22,6 +23,21 @@ IMAGES = 512
 FAR = 10.0
 
 State = Mapping[str, Tensor]
+
+
+def initial_objective(config: Config, directory: Path, images: Tensor, size: tuple[int, int]) -> Objective:
+    """The objective that the run in ``directory`` begins with, on the CPU.
+
+    ``images`` (N, C, H, W) uint8 are the training images, ``size`` is that of a view. Raises ``InputError`` where
+    ``train.start`` names a run whose weights cannot be had.
+    """
+    encoder = networks.encoder(config.network, *statistics(images), min(size), config.train.seed)
+    earlier = start_state(config.train, directory)
+    start_encoder(encoder, config, earlier, images, size)
+    objective = assemble(config, encoder, len(images))
+    if earlier is not None:
+        _load(objective.predictor, earlier, "predictor.")
+    return objective
 
 
 def start_state(config: TrainConfig, directory: Path) -> State | None:
@@ -34,13 +50,7 @@ def start_state(config: TrainConfig, directory: Path) -> State | None:
     start = directory.parent.parent / config.start / directory.name
     if (state := read_status(start)["state"]) != "done":
         raise InputError(f"train.start: found '{config.start}', whose run '{start}' is {state}; it has to be done")
-    path = start / "checkpoint.pt"
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"train.start: found '{config.start}', but '{path}' cannot be read ({reason})") from None
-    weights: State = saved["objective"]
+    weights: State = snapshots.read(start / "checkpoint.pt", torch.device("cpu"))["objective"]
     return weights
 
 
@@ -64,12 +74,6 @@ def start_encoder(
     bias: Tensor = encoder.projector[-1].bias  # type: ignore[index]
     with torch.no_grad():
         bias += radius * normalize(direction, dim=0) - centre
-
-
-def start_predictor(predictor: nn.Module, earlier: State | None) -> None:
-    """Give the predictor the weights of an earlier run, where there is one."""
-    if earlier is not None:
-        _load(predictor, earlier, "predictor.")
 
 
 @torch.no_grad()

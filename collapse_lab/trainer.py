@@ -6,17 +6,19 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from collapse_lab import augment, data, draws, networks
+from collapse_lab import augment, draws
+from collapse_lab.arrays import refused
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
 from collapse_lab.expectation import expectation_values
+from collapse_lab.interrupts import Interrupts
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
     RANKME_CENTRED,
@@ -28,11 +30,10 @@ from collapse_lab.monitors import (
     Watch,
     judge_run,
 )
-from collapse_lab.objective import assemble
 from collapse_lab.optimisation import optimizer, set_rates, update
-from collapse_lab.runs import ENDED, HEALTHY, Row, Run, train_readings
+from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
 from collapse_lab.settings import Config, TrainConfig
-from collapse_lab.starts import start_encoder, start_predictor, start_state
+from collapse_lab.starts import initial_objective
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
@@ -72,28 +73,32 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
     """Train to the end from wherever the directory stands, and return the final status.
 
     A finished, failed or stopped run is left as it is. A loss that is not finite ends the run as ``failed`` with verdict
-    ``diverged`` and the step; an alarm, where ``monitor.on_collapse`` says stop, as ``stopped``. An interrupt, and any
-    error, leaves the run ``interrupted``, to be resumed from its last epoch; the table of a resumed run equals that of an
-    undisturbed one, byte for byte, on a CPU with the same number of threads.
+    ``diverged`` and the step; an alarm, where ``monitor.on_collapse`` says stop, as ``stopped``. SIGINT and SIGTERM let the
+    step at hand end and leave the run ``interrupted`` there, raising ``KeyboardInterrupt``; any error leaves it so at its
+    last checkpoint. The table and the weights of a resumed run equal those of an undisturbed one, byte for byte, on a CPU
+    with the same number of threads.
     """
     if run.status()["state"] in ENDED:
         return run.status()
     with threads(config.train.threads):
         trainer = Trainer(config, run, images, report)
         run.write_environment(trainer.device)
-        try:
-            trainer.run_epochs()
-            run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
-        except Stopped:
-            run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
-        except Diverged as error:
-            run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
-        except KeyboardInterrupt:
-            run.write_status("interrupted", trainer.step)
-            raise
-        except Exception as error:
-            run.write_status("interrupted", trainer.step, error=f"{type(error).__name__}: {error}")
-            raise
+        with trainer.interrupts:
+            try:
+                trainer.run_epochs()
+                run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
+            except Stopped:
+                run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
+            except Diverged as error:
+                run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
+            except KeyboardInterrupt:
+                run.write_status("interrupted", trainer.step)
+                raise
+            except Exception as error:
+                # Where nothing can be written any more, the error that came first is the one to tell.
+                with suppress(InputError):
+                    run.write_status("interrupted", trainer.step, error=f"{type(error).__name__}: {error}")
+                raise
     return run.status()
 
 
@@ -106,36 +111,30 @@ class Trainer:
         self.images = images.to(self.device)
         self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
-        mean, std = data.statistics(images.train)
         height, width = images.train.shape[2:]
         self.view_size = (config.augment.size or height, config.augment.size or width)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        encoder = networks.encoder(config.network, mean, std, min(self.view_size), config.train.seed)
-        earlier = start_state(config.train, run.directory)
-        start_encoder(encoder, config, earlier, images.train, self.view_size)
-        objective = assemble(config, encoder, len(images.train))
-        start_predictor(objective.predictor, earlier)
+        objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
         self.optimizer = optimizer(self.objective, config.train)
+        self.interrupts = Interrupts()
         self.step = 0
+        self._epochs = 0
         self._losses: list[Tensor] = []
         self._alarm = Alarm()
         self._alerts: list[Alert] = []
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
-        state = self.run.load_checkpoint(self.device)
+        state = self.run.resume(self.device)
         if state is None:
-            self.run.drop_rows_after(-1)
-            start = calibrated(self.objective, self.images.train, self.view_size)
-            self.run.append(self._evaluation(start, 0))
+            with self.interrupts.at_once():
+                start = calibrated(self.objective, self.images.train, self.view_size)
+                rows = self._evaluation(start, 0)
+            self.run.append(rows)
             self._save()
         else:
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            self.run.drop_rows_after(self.step)
-            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
+            self._restore(state)
         self.objective.train()
         every = self.config.monitor.every
 
@@ -146,7 +145,7 @@ class Trainer:
             Watch(self.objective, LAYERS, lambda step: step % every == 0 or is_last(step), start=self.step) as watch,
             Watch(self.objective, LAYERS, is_last, statistics=AT_EPOCH_END, start=self.step) as spectra,
         ):
-            for epoch in range(self.step // self.steps_per_epoch + 1, self.config.train.epochs + 1):
+            for epoch in range(self._epochs + 1, self.config.train.epochs + 1):
                 self.run.write_status("running", self.step)
                 self._epoch(epoch, watch, spectra)
 
@@ -163,30 +162,51 @@ class Trainer:
         return judge_run({"projector": history})["projector"].kind if history.steps else None
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
-        seed, batch = self.config.train.seed, self.config.train.batch
-        order = draws.permutation(seed, epoch, len(self.images.train))
         table: list[Row] = []
-        started = time.perf_counter()
         try:
-            for first in range(0, self.steps_per_epoch * batch, batch):
-                self._train_step(order[first : first + batch], epoch)
-                readings = watch.step()
-                table += self._rows(epoch, [*readings, *spectra.step()])
-                if readings:
-                    loss = self._mean_loss()
-                    table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
-                    rate = (first + batch) / (time.perf_counter() - started)
-                    alert = self._listen(readings)
-                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
-            seconds = time.perf_counter() - started
+            self._steps(epoch, table, watch, spectra)
             if epoch % self.config.monitor.evaluate_every == 0 or epoch == self.config.train.epochs:
-                table += self._evaluation(self.objective, epoch)
+                with self._kept_on_interrupt(table), self.interrupts.at_once():
+                    rows = self._evaluation(self.objective, epoch)
+                table += rows
         except (Diverged, Stopped):
             self.run.append(table)
             raise
         self.run.append(table)
-        self.run.append_timing(epoch, seconds, self.steps_per_epoch * batch / seconds)
+        self._epochs = epoch
         self._save()
+
+    def _steps(self, epoch: int, table: list[Row], watch: Watch, spectra: Watch) -> None:
+        """What is left of an epoch's steps; an interrupt is obeyed between two of them."""
+        seed, batch = self.config.train.seed, self.config.train.batch
+        order = draws.permutation(seed, epoch, len(self.images.train))
+        done, started = self.step - (epoch - 1) * self.steps_per_epoch, time.perf_counter()
+        for number in range(done, self.steps_per_epoch):
+            self._train_step(order[number * batch : (number + 1) * batch], epoch)
+            readings = watch.step()
+            table += self._rows(epoch, [*readings, *spectra.step()])
+            seconds = time.perf_counter() - started
+            rate = (number + 1 - done) * batch / seconds
+            last = number + 1 == self.steps_per_epoch
+            with self._kept_on_interrupt(table):
+                if readings:
+                    loss = self._mean_loss()
+                    table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
+                    alert = self._listen(readings)
+                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
+                if last or self.interrupts.noted:
+                    self.run.append_timing(epoch, seconds, rate)
+                self.interrupts.check()
+
+    @contextmanager
+    def _kept_on_interrupt(self, table: list[Row]) -> Iterator[None]:
+        """Save where the run stands when an interrupt is raised; for moments when weights, step and table agree."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.run.append(table)
+            self._save(healthy=False)
+            raise
 
     def alarms(self) -> dict[str, Any]:
         """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
@@ -204,7 +224,8 @@ class Trainer:
         mode = self.config.monitor.on_collapse
         if mode == "ignore" or self._projector_alert() is not None:
             return None
-        self._alerts += self._alarm.update(readings)
+        # As the table has them, from which a resumed run hears them again.
+        self._alerts += self._alarm.update(r._replace(value=rounded(r.value)) for r in readings)
         alert = self._projector_alert()
         if alert is not None and mode == "stop":
             raise Stopped(alert)
@@ -262,11 +283,28 @@ class Trainer:
     def _rows(self, epoch: int, readings: list[Reading]) -> list[Row]:
         return [Row(r.step, epoch, "train", *r[1:]) for r in readings]
 
-    def _save(self) -> None:
-        state = {"objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        self.run.save_checkpoint(state)
-        if self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects:
-            self.run.keep_healthy()
+    def _save(self, healthy: bool = True) -> None:
+        """Save the state; ``healthy``: as the healthy one too, if there is no evidence against it."""
+        state = {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "epochs": self._epochs,
+            "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
+        }
+        healthy = healthy and self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects
+        # The rates of the warm-up do not depend on the number of epochs, all later ones do.
+        self.run.save_checkpoint(
+            state, extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch, healthy=healthy
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        with refused(f"checkpoint of '{self.run.directory}' does not fit this version; --overwrite starts afresh"):
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self._epochs, self._losses = state["step"], state["epochs"], list(state["losses"])
+        if self.config.monitor.on_collapse != "ignore":
+            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
 
 
 def check(config: Config, images: Images) -> None:

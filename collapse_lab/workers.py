@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import multiprocessing
 import os
 import queue
@@ -19,11 +21,13 @@ from typing import Any, NamedTuple
 
 from collapse_lab import data
 from collapse_lab.errors import InputError, RunStopped
-from collapse_lab.runs import ENDED, Run, write_whole
+from collapse_lab.interrupts import SIGNALS, Interrupts
+from collapse_lab.runs import ENDED, Run
 from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, check, pick_device, train
+from collapse_lab.whole import write_whole
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+ASKED_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
 class News(NamedTuple):
@@ -47,7 +51,8 @@ def train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: 
     first = next(iter(runs.values()))
     workers = side_by_side(first.train)
     context = multiprocessing.get_context("spawn")
-    with _interrupts_noted() as interrupted, ExitStack() as stack:
+    # An interrupt in the middle of a call to the manager would leave its answer for the next call to find.
+    with Interrupts() as interrupts, ExitStack() as stack:
         with _signals_held():
             manager = SyncManager(ctx=context)
             manager.start(end_with_the_parent, (os.getpid(),))
@@ -60,25 +65,22 @@ def train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: 
         while not (all(future.done() for future in futures) and news.empty()):
             with suppress(queue.Empty):
                 listen(news.get(timeout=0.1))
-            if interrupted() and not stop.is_set():
+            if interrupts.noted and not stop.is_set():
                 stop.set()
                 for future in futures:
                     future.cancel()
         return [future.exception() for future in futures if not future.cancelled()]
 
 
-def run_one(
-    config: Config, directory: Path, *, overwrite: bool, listen: Listener, stop: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
-    """Train one run in this process and return its status; ``stop`` is asked at every reading."""
+def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listener) -> dict[str, Any]:
+    """Train one run in this process and return its status."""
     name = run_name(directory)
 
     def report(progress: Progress) -> None:
         listen(News(name, "running", progress))
-        if stop():
-            raise KeyboardInterrupt
 
-    images = data.load(config.data)
+    with Interrupts() as interrupts, interrupts.at_once():
+        images = data.load(config.data)
     check(config, images)
     with Run(directory, config, overwrite=overwrite) as run:
         state = run.status()["state"]
@@ -99,28 +101,31 @@ def run_one(
 
 
 def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
-    try:
-        run_one(config, directory, overwrite=overwrite, listen=news.put, stop=stop.is_set)
-    except KeyboardInterrupt:
-        # The parent asked for it and raises its own; the run's status says that it can be resumed.
-        return
+    # The parent asks for an interrupt and raises its own; the run's status says that it can be resumed.
+    with suppress(KeyboardInterrupt), Interrupts(), _interrupted_by(stop):
+        if not stop.is_set():
+            run_one(config, directory, overwrite=overwrite, listen=news.put)
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM, for the main thread to ask after, and raise ``KeyboardInterrupt`` at the end.
+def _interrupted_by(stop: Any) -> Iterator[None]:
+    """Send this process SIGINT, as long as it runs what is inside, from when the parent's event is set."""
+    over = threading.Event()
 
-    An interrupt in the middle of a call to the manager would leave its answer for the next call to find.
-    """
-    noted: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in SIGNALS}
+    def watch() -> None:
+        # Where the parent is gone, this process is about to go too.
+        with suppress(OSError, EOFError):
+            while not over.wait(ASKED_EVERY):
+                if stop.is_set():
+                    _thread.interrupt_main()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        yield lambda: bool(noted)
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if noted:
-        raise KeyboardInterrupt
+        over.set()
+        watcher.join()
 
 
 @contextmanager
@@ -144,6 +149,8 @@ def end_with_the_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # All that counts is on the disk by then, and taking torch apart takes a busy machine seconds.
+    atexit.register(os._exit, 0)
 
 
 def side_by_side(train: TrainConfig) -> int:

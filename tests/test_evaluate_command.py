@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from collapse_lab import cli, data
+from collapse_lab import cli, data, snapshots
 from collapse_lab.config import build
 from collapse_lab.errors import InputError
 from collapse_lab.evaluation import results
@@ -218,11 +218,11 @@ def test_what_is_no_finished_run_is_refused(run, refusal, tmp_path):
 
 def test_a_checkpoint_that_would_run_code_or_fits_another_network_is_refused(run, refusal, tmp_path):
     copied = Path(shutil.copytree(run, tmp_path / "run"))
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    torch.save({**state, "more": Path()}, copied / "checkpoint.pt")
+    state = snapshots.read(run / "checkpoint.pt", torch.device("cpu"))
+    (copied / "checkpoint.pt").write_bytes(snapshots.sealed({**state, "more": Path()}))
     assert "cannot be read" in refusal(copied)
     del state["objective"]["encoder.projector.0.weight"]
-    torch.save(state, copied / "checkpoint.pt")
+    (copied / "checkpoint.pt").write_bytes(snapshots.sealed(state))
     assert "does not fit its config.json" in refusal(copied)
 
 
