@@ -76,5 +76,5 @@ def test_values_of_the_end_are_those_of_the_trained_weights_and_of_the_start_are
 def test_a_run_without_a_checkpoint_is_refused(trained, tmp_path):
     directory, images = trained
     (tmp_path / "config.json").write_text((directory / "config.json").read_text())
-    with pytest.raises(InputError, match=r"has no checkpoint\.pt; measures need its weights"):
+    with pytest.raises(InputError, match=r"checkpoint.pt. cannot be read: No such file"):
         expectation(tmp_path, images)
