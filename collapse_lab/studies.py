@@ -145,7 +145,7 @@ def _sentence(contrast: Contrast, found: paired.Interval | None, missing: Sequen
     parts = [paired.sentence(contrast.quantity, contrast.one, contrast.other, found, scale, unit)]
     if missing:
         parts.append(
-            f"Without seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}, which did not finish in both."
+            f"Without seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}, which gave no value in both."
         )
     if headline and (found is None or found.n < paired.HEADLINE):
         parts.append(f"This question asks for n >= {paired.HEADLINE}: preliminary.")

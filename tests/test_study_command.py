@@ -187,7 +187,7 @@ def test_finished_runs_and_measures_are_kept(place, here):
     out, err = here("study", "first.py", *FAST, "--seeds", 2)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert "failed before, the loss of mse was" in err
-    for text in ("what the data allow", "gain, points", "68.1", "did not finish"):
+    for text in ("what the data allow", "gain, points", "68.1", "broken, seed 0: failed"):
         assert text in out
 
 
