@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,26 @@ def study(
 @ANSWER
 @configuration_flags
 def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
-    """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed."""
+    """Train one METHOD with the seed --train.seed; a finished run is kept, an unfinished one resumed.
+
+    In several processes: torchrun --nproc-per-node N -m collapse_lab train METHOD; --train.batch is that of all together.
+    """
     shared, (config,) = configured((method,), values)
     from collapse_lab import grid, runs, workers
     from collapse_lab.display import Display
+    from collapse_lab.launch import process_group
+    from collapse_lab.trainer import pick_device
 
     ((path, config),) = grid.arms([config], [config.train.seed]).items()
     directory = out / (_one_name(name) or grid.study_name(shared)) / path
-    with Display(1) as display:
-        state = workers.run_one(config, directory, overwrite=overwrite, listen=display.show)
+    with (
+        process_group(pick_device(config.train).type == "cuda") as rank,
+        nullcontext() if rank else Display(1) as display,
+    ):
+        listen = display.show if display else lambda news: None
+        state = workers.run_one(config, directory, overwrite=overwrite, listen=listen)
+    if rank:
+        return
     values = runs.final_values(directory)
     cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
     cells |= {key: f"{value:.4f}" for key, value in values.items()}

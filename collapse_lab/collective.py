@@ -41,6 +41,32 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
+def barrier() -> None:
+    """Wait for all processes."""
+    if processes()[1] > 1:
+        distributed.barrier()
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so; every one must ask."""
+    if processes()[1] == 1:
+        return flag
+    told = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(told)
+    return bool(told > 0)
+
+
+def uneven_rows(rows: Tensor, total: int) -> Tensor:
+    """``total`` rows (N, ...) of which each process has its part of ``tensor_split``, joined in order of ranks."""
+    count = processes()[1]
+    if count == 1:
+        return rows
+    most = -(-total // count)
+    padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+    parts = all_rows(padded).split(most)
+    return torch.cat([part[: total // count + (other < total % count)] for other, part in enumerate(parts)])
+
+
 class _AllRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from collapse_lab.collective import processes, uneven_rows
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
@@ -38,8 +39,8 @@ def evaluate(
     """Statistics of the test images' outputs, kNN of backbone and projector, and on request the backbone's linear probe.
 
     The bank is every labelled training image, the queries are every test image, without augmentation, resized to the
-    ``size`` of a view. Accuracies are fractions. BatchNorm uses its running statistics, so a network that has not trained
-    is to be calibrated first. Raises ``FloatingPointError`` where an output is not finite.
+    ``size`` of a view. Of several processes the first has the values, the others none. Accuracies are fractions.
+    BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first. Raises ``FloatingPointError`` where an output is not finite.
     """
     pictures, labels = images.bank
     bank, queries, answers = (
@@ -49,6 +50,8 @@ def evaluate(
     )
     if not all(features.isfinite().all() for features in (*bank.values(), *queries.values())):
         raise FloatingPointError("the features were not finite")
+    if processes()[0]:
+        return []
     values = [
         Value("eval", layer, *reading)
         for layer, features in queries.items()
@@ -95,17 +98,21 @@ def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float 
 
 @torch.no_grad()
 def outputs(objective: Objective, images: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-    """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32."""
+    """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32.
+
+    Of several processes each makes its share, and all get all of them.
+    """
     was_training = objective.training
     objective.eval()
     chunks: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
-    for chunk in images.split(BATCH):
+    rank, count = processes()
+    for chunk in images.tensor_split(count)[rank].split(BATCH):
         features = objective.encoder.backbone(clean(chunk, size))
         z = objective.encoder.projector(features)
         for layer, output in zip(chunks, (features, z, objective.predictor(z)), strict=True):
             chunks[layer].append(output.float())
     objective.train(was_training)
-    return {layer: torch.cat(parts) for layer, parts in chunks.items()}
+    return {layer: uneven_rows(torch.cat(parts), len(images)) for layer, parts in chunks.items()}
 
 
 def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> Objective:

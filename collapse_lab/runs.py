@@ -212,6 +212,39 @@ class Run:
             raise InputError(f"run directory '{self.directory}' was replaced by another while it was in use")
 
 
+class Follower(Run):
+    """The run of a process that leaves the writing to another: it reads where that one stands, and writes nothing."""
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        self.directory, self.config = directory, config
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to let go of."""
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Nothing."""
+
+    def append_timing(self, epoch: int, seconds: float, images_per_second: float) -> None:
+        """Nothing."""
+
+    def save_checkpoint(self, state: Mapping[str, Any], *, extensible: bool, healthy: bool = False) -> None:
+        """Nothing."""
+
+    def resume(self, device: torch.device) -> dict[str, Any] | None:
+        """The state that the writing process goes on from, once it has chosen it."""
+        return latest(self.directory, self.config, device)
+
+    def write_environment(self, device: torch.device) -> None:
+        """Nothing."""
+
+    def write_status(
+        self, state: str, step: int, verdict: str | None = None, error: str | None = None, **collapse: Any
+    ) -> None:
+        """Nothing."""
+
+
 def read_status(directory: Path) -> dict[str, Any]:
     """The status of a run directory; state ``new`` where there is none."""
     path = directory / "status.json"

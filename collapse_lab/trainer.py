@@ -14,11 +14,14 @@ from torch import Tensor
 
 from collapse_lab import augment, draws
 from collapse_lab.arrays import refused
+from collapse_lab.batchnorm import synchronised
+from collapse_lab.collective import any_of, average, processes
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
 from collapse_lab.expectation import expectation_values
 from collapse_lab.interrupts import Interrupts
+from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
     RANKME_CENTRED,
@@ -97,7 +100,9 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
             except Exception as error:
                 # Where nothing can be written any more, the error that came first is the one to tell.
                 with suppress(InputError):
-                    run.write_status("interrupted", trainer.step, error=f"{type(error).__name__}: {error}")
+                    lost = f"another process ended or hangs, seen by rank {processes()[0]}"
+                    what = lost if lost_another(error) else f"{type(error).__name__}: {error}"
+                    run.write_status("interrupted", trainer.step, error=what)
                 raise
     return run.status()
 
@@ -126,7 +131,8 @@ class Trainer:
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
-        state = self.run.resume(self.device)
+        with first_process_first():
+            state = self.run.resume(self.device)
         if state is None:
             with self.interrupts.at_once():
                 start = calibrated(self.objective, self.images.train, self.view_size)
@@ -135,22 +141,31 @@ class Trainer:
             self._save()
         else:
             self._restore(state)
-        self.objective.train()
-        every = self.config.monitor.every
+        # After the start was evaluated: BatchNorm is calibrated by each process on its own.
+        synchronised(self.objective, self.device).train()
+        every, reduce = self.config.monitor.every, processes()[1] > 1
 
         def is_last(step: int) -> bool:
             return step % self.steps_per_epoch == 0
 
         with (
-            Watch(self.objective, LAYERS, lambda step: step % every == 0 or is_last(step), start=self.step) as watch,
-            Watch(self.objective, LAYERS, is_last, statistics=AT_EPOCH_END, start=self.step) as spectra,
+            Watch(
+                self.objective,
+                LAYERS,
+                lambda step: step % every == 0 or is_last(step),
+                start=self.step,
+                reduce=reduce,
+            ) as watch,
+            Watch(self.objective, LAYERS, is_last, statistics=AT_EPOCH_END, start=self.step, reduce=reduce) as spectra,
         ):
             for epoch in range(self._epochs + 1, self.config.train.epochs + 1):
                 self.run.write_status("running", self.step)
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode; None for a run of no epochs."""
+        """The verdict on the projector in train mode; None for a run of no epochs, and where another process writes."""
+        if processes()[0]:
+            return None
         train = self.config.train
         history = History("projector", self.config.views * train.batch, self.config.network.projector_dim)
         cosine = self.config.objective.loss == "negative-cosine"
@@ -180,9 +195,10 @@ class Trainer:
         """What is left of an epoch's steps; an interrupt is obeyed between two of them."""
         seed, batch = self.config.train.seed, self.config.train.batch
         order = draws.permutation(seed, epoch, len(self.images.train))
+        rank, count = processes()
         done, started = self.step - (epoch - 1) * self.steps_per_epoch, time.perf_counter()
         for number in range(done, self.steps_per_epoch):
-            self._train_step(order[number * batch : (number + 1) * batch], epoch)
+            self._train_step(order[number * batch : (number + 1) * batch].chunk(count)[rank], epoch)
             readings = watch.step()
             table += self._rows(epoch, [*readings, *spectra.step()])
             seconds = time.perf_counter() - started
@@ -194,9 +210,12 @@ class Trainer:
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
                     alert = self._listen(readings)
                     self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
-                if last or self.interrupts.noted:
+                # Several processes stop at the same step, so they ask each other, where they wait for one another anyway.
+                stop = any_of(self.interrupts.noted, self.device) if readings or count == 1 else False
+                if last or stop:
                     self.run.append_timing(epoch, seconds, rate)
-                self.interrupts.check()
+                if stop:
+                    raise KeyboardInterrupt
 
     @contextmanager
     def _kept_on_interrupt(self, table: list[Row]) -> Iterator[None]:
@@ -261,13 +280,20 @@ class Trainer:
 
     def _mean_loss(self) -> float:
         """Mean loss since the last reading; with the readings themselves all that waits for the device."""
-        losses = torch.stack(self._losses).tolist()
+        losses = self._pending().tolist()
         self._losses.clear()
         for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
                 what = f"the loss of {self.config.method} was {loss}"
                 raise Diverged(self.step - len(losses) + 1 + offset, what)
         return math.fsum(losses) / len(losses)
+
+    def _pending(self) -> Tensor:
+        """The losses since the last reading, of the whole batch."""
+        losses = torch.stack(self._losses) if self._losses else torch.empty(0, device=self.device)
+        average([losses] if self._losses else [])
+        self._losses = list(losses)
+        return losses
 
     def _evaluation(self, objective: Any, epoch: int) -> list[Row]:
         at_an_end = epoch in (0, self.config.train.epochs)
@@ -290,7 +316,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "epochs": self._epochs,
-            "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
+            "losses": self._pending(),
         }
         healthy = healthy and self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects
         # The rates of the warm-up do not depend on the number of epochs, all later ones do.
@@ -314,6 +340,8 @@ def check(config: Config, images: Images) -> None:
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
+    if config.train.batch % processes()[1]:
+        raise InputError(f"train.batch: found {config.train.batch}, {processes()[1]} processes cannot share it equally")
     require_memory(config, count)
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
@@ -346,9 +374,8 @@ def pick_device(config: TrainConfig) -> torch.device:
         raise InputError(
             "train.device: found 'cuda', this machine has no usable GPU; allowed here are 'cpu' and 'auto'"
         )
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
 def _std_ratio(readings: list[Reading]) -> float:

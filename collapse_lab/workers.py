@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import data
+from collapse_lab.collective import processes
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
-from collapse_lab.runs import ENDED, Run
+from collapse_lab.launch import first_process_first, lost_another
+from collapse_lab.runs import ENDED, Follower, Run
 from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, check, pick_device, train
 from collapse_lab.whole import write_whole
@@ -79,10 +81,12 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
     def report(progress: Progress) -> None:
         listen(News(name, "running", progress))
 
-    with Interrupts() as interrupts, interrupts.at_once():
+    with Interrupts() as interrupts, interrupts.at_once(), first_process_first():
         images = data.load(config.data)
     check(config, images)
-    with Run(directory, config, overwrite=overwrite) as run:
+    with first_process_first():
+        run = Follower(directory, config) if processes()[0] else Run(directory, config, overwrite=overwrite)
+    with run:
         state = run.status()["state"]
         if state in ENDED:
             listen(News(name, f"{state} before"))
@@ -93,8 +97,11 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
         except InputError:
             raise
         except Exception as error:
-            write_whole(directory / "traceback.txt", traceback.format_exc())
-            raise RunStopped(f"run '{directory}' was stopped by {type(error).__name__}: {error}") from error
+            if not processes()[0]:
+                write_whole(directory / "traceback.txt", traceback.format_exc())
+            lost = f"the end of another process, seen by rank {processes()[0]}; start all of them again"
+            reason = lost if lost_another(error) else f"{type(error).__name__}: {error}"
+            raise RunStopped(f"run '{directory}' was stopped by {reason}") from error
         finally:
             listen(News(name, run.status()["state"]))
     return status

@@ -20,7 +20,7 @@ CORE = [
         "environment",
         "interrupts",
     ],
-    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots"],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
