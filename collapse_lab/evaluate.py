@@ -40,7 +40,8 @@ def evaluate(
 
     The bank is every labelled training image, the queries are every test image, without augmentation, resized to the
     ``size`` of a view. Of several processes the first has the values, the others none. Accuracies are fractions.
-    BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first. Raises ``FloatingPointError`` where an output is not finite.
+    BatchNorm uses its running statistics, so a network that has not trained is to be calibrated first. Raises
+    ``FloatingPointError`` where an output is not finite.
     """
     pictures, labels = images.bank
     bank, queries, answers = (
