@@ -70,6 +70,7 @@ def _summarised(out: Path, plan: Plan) -> dict[str, Any]:
         "predictions": dict(study.predictions),
         "answer": study.answer,
         "headline": study.headline,
+        "shown": list(study.shown),
         "cost": study.cost,
         "protocol": {**described, **_origins(every)},
         "arms": arms,

@@ -101,7 +101,8 @@ class Study:
 
     ``predictions`` says, for each hypothesis, what it predicts, written before the numbers; ``answer`` what would count as
     an answer; ``settings`` what all arms share beyond the data set's preset; ``headline`` that the question needs
-    n >= 8; ``cost`` what it takes on a CPU and on a GPU; ``curves`` that the course of the runs is drawn too.
+    n >= 8; ``shown`` which of the measured values stand in tables, all where it is empty; ``cost`` what it takes on a
+    CPU and on a GPU; ``curves`` that the course of the runs is drawn too.
 
     Raises ``InputError`` for an unknown key, label or quantity, and for two labels of the same arm.
     """
@@ -114,6 +115,7 @@ class Study:
     cost: str
     settings: Overrides = field(default_factory=dict)
     measures: tuple[Measure, ...] = ()
+    shown: tuple[str, ...] = ()
     headline: bool = False
     curves: bool = False
 

@@ -48,8 +48,9 @@ def representation_cells(summary: Summary) -> list[dict[str, str]]:
 
 
 def measure_cells(summary: Summary) -> list[dict[str, str]]:
-    """What the study measured beyond that, a row an arm; empty where it measured nothing."""
-    names = list(dict.fromkeys(name for arm in summary["arms"].values() for name in arm["measures"]))
+    """What the study measured beyond that and shows, a row an arm; empty where it measured nothing."""
+    measured = dict.fromkeys(name for arm in summary["arms"].values() for name in arm["measures"])
+    names = [name for name in summary.get("shown") or measured if name in measured]
     return [
         {"arm": label} | {name: _significant(arm["measures"].get(name)) for name in names}
         for label, arm in summary["arms"].items()

@@ -84,6 +84,10 @@ STUDY = Study(
     + tuple(Contrast(f"{method}, {head}", f"no-predictor, {head}", "rankme") for head in HEADS for method in ESTIMATES)
     + tuple(Contrast(f"simsiam, {head}", f"momentum-eta, {head}") for head in HEADS),
     measures=(Measure("collapse_lab.network_measures:expectation", {"views": VIEWS}),),
+    shown=(
+        "expectation_energy",
+        *(f"expectation_gap_{guess}" for guess in ("predictor", "identity", "linear", "constant")),
+    ),
     cost=(
         "CPU: 16 arms of 1 to 2.5 minutes and 15 seconds of measuring, 128 runs at 8 seeds, 1 hour on 4 cores; GPU, "
         "estimated and not measured: 25 x 15 minutes a seed for 100 epochs of ResNet-18 on CIFAR-10"

@@ -48,6 +48,7 @@ STUDY = Study(
         Contrast(f"mean-input, {head}", f"simsiam, {head}", feature) for feature in FEATURES for head in HEADS
     ),
     measures=(Measure("collapse_lab.feature_choice:feature_choice", {"views": 8}),),
+    shown=(*FEATURES, "knn_clean", "knn_mean_input", "knn_mean_output"),
     cost=(
         "CPU: 10 arms, all of other studies, so that only the measuring is new: about 1 minute a run, 30 runs at 3 "
         "seeds; GPU, estimated and not measured: 15 x 15 minutes a seed for 100 epochs of ResNet-18 on CIFAR-10"

@@ -73,6 +73,10 @@ STUDY = Study(
     + tuple(Contrast(f"mean-input-predictor, mse, {head}", f"mean-input, mse, {head}", "rankme") for head in HEADS)
     + (Contrast("mean-input, mse, affine", "simsiam, affine"),),
     measures=(Measure("collapse_lab.network_measures:augmentation_losses", {"views": 16, "draws": 16, "count": 32}),),
+    shown=(
+        *(f"{equation}_{what}" for what in ("loss", "gradient_noise") for equation in ("eq8", "eq9", "eq10")),
+        "first_order_error",
+    ),
     cost=(
         "CPU: 16 arms of about 1 minute and 15 seconds of measuring, 128 runs at 8 seeds, 45 minutes on 4 cores; "
         "GPU, estimated and not measured: 16 x 15 minutes a seed for 100 epochs of ResNet-18 on CIFAR-10"

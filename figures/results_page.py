@@ -22,7 +22,7 @@ INTRODUCTION = """# Results of the studies
 Made by `make results` from the summaries in `experiments/results/`. Every study keeps two questions apart: did the output
 collapse (amplitude, rank, verdict of z), and did the representation fail (the linear probe against the start). A sentence
 beside a difference says what its interval allows and no more. The papers' own numbers stand apart: other data, other
-networks, never ours.
+networks, never ours. Where a study measures more than its table shows, the rest is in its summary.
 """
 
 
@@ -41,7 +41,8 @@ def page() -> str:
     """The whole page."""
     run = summaries()
     done = {summary["study"] for summary in run}
-    parts = [INTRODUCTION, *map(section, run)]
+    shown = {file.name: file.study.shown for file in files()}
+    parts = [INTRODUCTION, *(section({**summary, "shown": shown.get(summary["study"], ())}) for summary in run)]
     waiting = [file for file in files() if file.name not in done]
     if waiting:
         rows = [{"study": f.name, "question": f.study.question, "command": f"`{f.command}`"} for f in waiting]
