@@ -56,34 +56,47 @@ def update(
     step: int,
     *,
     predictor_steps: int = 1,
+    accumulate: int = 1,
     half: bool = False,
 ) -> Tensor:
     """Make the ``step``-th update, counted from 1, and return the loss before it, a scalar without graph.
 
-    ``predictor_steps`` - 1 updates of the predictor alone, on the same outputs of the encoder, come first. ``half`` lets
-    the networks compute in bfloat16. Of several processes each has its share of the batch, all of the same size, and gets the
-    loss of its share; the gradients are averaged, so that all of them keep the same weights.
+    ``predictor_steps`` - 1 updates of the predictor alone, on the same outputs of the encoder, come first. ``accumulate``
+    parts of the batch, of equal size, go through the networks one after the other, and their gradients are averaged. ``half``
+    lets the networks compute in bfloat16. Of several processes each has its share of the batch, all of the same size, and
+    gets the loss of its share; the gradients are averaged, so that all of them keep the same weights.
     """
     # One context for every pass: weights are cast once in a context, and would not be seen to change.
     mixed = partial(torch.autocast, views.device.type, torch.bfloat16, enabled=half)
-    with mixed():
-        z = objective.encode(views)
-        t = objective.match(views, z, index)
-    for _ in range(predictor_steps - 1):
+    losses = []
+    parts = zip(views.chunk(accumulate, dim=1), index.chunk(accumulate), strict=True)
+    for number, (part, rows) in enumerate(parts):
         with mixed():
-            loss = objective.compare(z.detach(), t.detach())
-        _descend(loss, optimizer)
-    with mixed():
-        loss = objective.compare(z, t)
-    _descend(loss, optimizer)
+            z = objective.encode(part)
+            t = objective.match(part, z, rows)
+        for _ in range(predictor_steps - 1):
+            _forget(optimizer)
+            with mixed():
+                loss = objective.compare(z.detach(), t.detach())
+            loss.backward()
+            _step(optimizer)
+        if number == 0:
+            _forget(optimizer)
+        with mixed():
+            loss = objective.compare(z, t)
+        (loss / accumulate).backward()
+        losses.append(loss.detach())
+    _step(optimizer)
     objective.after_step(step)
-    return loss.detach()
+    return torch.stack(losses).mean()
 
 
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+def _forget(optimizer: torch.optim.Optimizer) -> None:
     # Weights without a gradient are left alone, by momentum and weight decay too.
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
     weights = (weight for group in optimizer.param_groups for weight in group["params"])
     average([weight.grad for weight in weights if weight.grad is not None])
     optimizer.step()

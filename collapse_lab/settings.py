@@ -176,6 +176,7 @@ class TrainConfig:
     predictor_steps: Annotated[
         Count, Field(description="updates of the predictor for one of the encoder; its readings pool them")
     ] = 1
+    accumulate: Annotated[Count, Field(description="equal parts in which the batch goes through the networks")] = 1
     precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the networks; losses are float32")] = (
         "float32"
     )
@@ -288,6 +289,12 @@ class Config:
             self.train.predictor_steps > 1 and objective.loss in ("info-nce", "swapped-prediction"),
             f"train.predictor_steps: found {self.train.predictor_steps} with loss '{objective.loss}', whose queue or "
             "prototypes would move with every one of them; use 1",
+        )
+        yield (
+            self.train.accumulate > 1
+            and (self.train.predictor_steps > 1 or objective.loss in ("nt-xent", "info-nce", "swapped-prediction")),
+            f"train.accumulate: found {self.train.accumulate}; it needs train.predictor_steps 1 and a loss that does not "
+            "compare the images of the batch",
         )
         untrained = predictor in ("identity", "direct") or self.network.predictor_frozen
         yield (

@@ -274,6 +274,7 @@ class Trainer:
             index,
             self.step,
             predictor_steps=config.train.predictor_steps,
+            accumulate=config.train.accumulate,
             half=config.train.precision == "bfloat16",
         )
         self._losses.append(loss)
@@ -340,8 +341,9 @@ def check(config: Config, images: Images) -> None:
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
-    if config.train.batch % processes()[1]:
-        raise InputError(f"train.batch: found {config.train.batch}, {processes()[1]} processes cannot share it equally")
+    if config.train.batch % (processes()[1] * config.train.accumulate):
+        parts = f"{processes()[1]} processes, each in {config.train.accumulate} parts"
+        raise InputError(f"train.batch: found {config.train.batch}, {parts}, cannot share it equally")
     require_memory(config, count)
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")

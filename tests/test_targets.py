@@ -361,6 +361,24 @@ def test_more_predictor_steps_are_updates_of_the_predictor_alone_before_the_comm
     assert torch.equal(weights(many), weights(by_hand))
 
 
+@pytest.mark.parametrize("name", ["simsiam", "no-stop-gradient", "momentum-eta"])
+def test_a_batch_in_parts_gives_the_gradient_of_the_batch(name):
+    """Without BatchNorm, whose statistics are those of a part."""
+    weights_after = []
+    for parts in (1, 4):
+        norms = {"network__projector_hidden_norm": False, "network__predictor_hidden_norm": False}
+        objective = made(name, **norms)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            objective.encoder.backbone[1] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16))
+        descent = optimizer(objective, config(name, **norms).train)
+        for group in descent.param_groups:
+            group["lr"] = 0.05
+        update(objective, descent, views(objective.views, 1), index(1), 1, accumulate=parts)
+        weights_after.append(objective.encoder.projector[0].weight.detach())
+    torch.testing.assert_close(*weights_after, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_resumes_to_the_bit(name):
     whole = trained(made(name), name, 2)
@@ -390,6 +408,7 @@ def test_every_method_resumes_to_the_bit(name):
         ("no-stop-gradient", {"objective.loss": "info-nce"}, "queue holds no gradient"),
         ("no-predictor", {"train.predictor_steps": 3}, "needs a predictor that is trained"),
         ("directpred", {"network.predictor_frozen": True}, "no trained weights"),
+        ("simclr", {"train.accumulate": 2}, "a loss that does not compare the images"),
         ("inverse-predictor", {"objective.stop_gradient": "none"}, "needs 'target'"),
         ("inverse-predictor", {"network.predictor_frozen": True}, "whose inverse would not be either"),
         ("swav-predictor", {"train.predictor_steps": 3}, "would move with every one of them"),

@@ -114,4 +114,4 @@ def test_a_dead_process_ends_the_others_at_once_and_the_status_says_so(tmp_path)
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     said = start(tmp_path, 2, "--train.batch=95").communicate(timeout=60)[0]
-    assert "train.batch: found 95, 2 processes cannot share it equally" in said
+    assert "train.batch: found 95, 2 processes, each in 1 parts, cannot share it equally" in said
