@@ -2,7 +2,7 @@
 
     python figures/publish_results.py RUNS
 
-RUNS is the ``--out`` of ``collapse-lab study``. The command in a summary is published without it: where runs lay decides no number.
+RUNS is the ``--out`` of ``collapse-lab study``. A summary's command is published without it: where runs lay decides no number.
 """
 
 from __future__ import annotations
