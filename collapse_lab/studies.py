@@ -144,7 +144,7 @@ def _sentence(contrast: Contrast, found: paired.Interval | None, missing: Sequen
     points = contrast.quantity.startswith(ACCURACIES)
     scale, unit = (100.0, " points") if points else (1.0, "")
     parts = [paired.sentence(contrast.quantity, contrast.one, contrast.other, found, scale, unit)]
-    if missing:
+    if found and missing:
         parts.append(
             f"Without seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}, which gave no value in both."
         )
