@@ -45,13 +45,18 @@ gallery: install
 	$(COMPARE) --seeds 3 --name cifar10 --data.name npz --data.root $(CIFAR) --data.train_images 10000
 	$(BIN)/python figures/publish.py runs
 
-# The studies of experiments/, in one pool; a second call goes on where the first was stopped.
-SEEDS ?= 3
-STUDIES ?= $(wildcard experiments/*.py)
-SETTINGS ?= --data fashion-mnist --set data.root=$(FASHION) --set data.download=true --set data.train_images=10000
+# The studies of experiments/ as their own commands run them; a second call goes on where the first was stopped.
+HEADLINES := $(patsubst %,experiments/%.py,alternation head mean_input stop_gradient)
+ON_DIGITS := experiments/momentum_time.py
+OTHERS := $(filter-out $(HEADLINES) $(ON_DIGITS),$(wildcard experiments/*.py))
+SETTINGS := --data fashion-mnist --set data.root=$(FASHION) --set data.download=true --set data.train_images=10000 \
+	--set network.width=16 --set train.epochs=8
+STUDY := $(BIN)/collapse-lab study
 
 studies: install
-	$(BIN)/collapse-lab study $(STUDIES) --seeds $(SEEDS) $(SETTINGS)
+	$(STUDY) $(HEADLINES) --seeds 8 $(SETTINGS)
+	$(STUDY) $(OTHERS) --seeds 3 $(SETTINGS)
+	$(STUDY) $(ON_DIGITS) --seeds 8 --data digits --set monitor.every=2
 	$(BIN)/python figures/publish_results.py runs
 
 # docs/results.md from the summaries that are committed.

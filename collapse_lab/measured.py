@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import math
 import multiprocessing
@@ -31,12 +32,16 @@ Function = Callable[..., dict[str, float]]
 
 
 def resolve(measure: Measure) -> Function:
-    """The function that a measure names; raises ``InputError`` where there is none."""
+    """The function that a measure names; raises ``InputError`` where there is none, or it does not take the parameters."""
     module, name = measure.function.split(":")
     try:
         found: Function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"measure '{measure.function}' cannot be found: {error}") from None
+    try:
+        inspect.signature(found).bind("directory", "images", **measure.parameters)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"measure '{measure.function}' cannot be called so: {error}") from None
     return found
 
 

@@ -117,14 +117,15 @@ def _measures(measures: Sequence[Measure], runs: Sequence[Path]) -> dict[str, An
 
 
 def _contrast(contrast: Contrast, arms: Mapping[str, dict[str, Any]], headline: bool) -> dict[str, Any]:
-    one, other = (_by_seed(arms[label], contrast.quantity) for label in (contrast.one, contrast.other))
+    one = _by_seed(arms[contrast.one], contrast.quantity)
+    other = _by_seed(arms[contrast.other], contrast.against or contrast.quantity)
     differences = paired.differences(one, other)
     found = paired.interval(list(differences.values())) if differences else None
     asked = {run["seed"] for label in (contrast.one, contrast.other) for run in arms[label]["runs"]}
     missing = sorted(asked - differences.keys())
     return {
-        "one": contrast.one,
-        "other": contrast.other,
+        "one": contrast.sides[0],
+        "other": contrast.sides[1],
         "quantity": contrast.quantity,
         "seeds": list(differences),
         "differences": list(differences.values()),
@@ -143,8 +144,8 @@ def _by_seed(found: Mapping[str, Any], quantity: str) -> dict[int, float]:
 def _sentence(contrast: Contrast, found: paired.Interval | None, missing: Sequence[int], headline: bool) -> str:
     points = contrast.quantity.startswith(ACCURACIES)
     scale, unit = (100.0, " points") if points else (1.0, "")
-    parts = [paired.sentence(contrast.quantity, contrast.one, contrast.other, found, scale, unit)]
-    if missing:
+    parts = [paired.sentence(contrast.quantity, *contrast.sides, found, scale, unit)]
+    if found and missing:
         parts.append(
             f"Without seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}, which gave no value in both."
         )

@@ -72,11 +72,22 @@ class Arm:
 
 @dataclass(frozen=True)
 class Contrast:
-    """``one`` minus ``other``, labels of arms, in a quantity: one of ``QUANTITIES`` or a value of a measure."""
+    """``one`` minus ``other``, labels of arms, in a quantity: one of ``QUANTITIES`` or a value of a measure.
+
+    ``against`` is the quantity of ``other`` where it is another one; then both may be the same arm.
+    """
 
     one: str
     other: str
     quantity: str = "linear_gain"
+    against: str | None = None
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What is subtracted from what, in words."""
+        if self.against is None:
+            return self.one, self.other
+        return f"{self.one}: {self.quantity}", f"{self.other}: {self.against}"
 
 
 @dataclass(frozen=True)
@@ -144,9 +155,9 @@ class Study:
         for label in (contrast.one, contrast.other):
             if label not in self.arms:
                 raise InputError(f"contrasts: no arm '{label}'; the arms are {', '.join(self.arms)}")
-        if contrast.one == contrast.other:
+        if contrast.sides[0] == contrast.sides[1]:
             raise InputError(f"contrasts: '{contrast.one}' is compared with itself")
-        if contrast.quantity not in QUANTITIES and not self.measures:
+        if not {contrast.quantity, contrast.against or contrast.quantity} <= {*QUANTITIES} and not self.measures:
             raise InputError(
                 f"contrasts: found quantity '{contrast.quantity}', the study has no measure that could give it; "
                 f"without one it is {', '.join(QUANTITIES)}"

@@ -82,7 +82,12 @@ STUDY = Study(
         for steps in STEPS
     )
     + tuple(Contrast(f"{method}, {head}", f"no-predictor, {head}", "rankme") for head in HEADS for method in ESTIMATES)
-    + tuple(Contrast(f"simsiam, {head}", f"momentum-eta, {head}") for head in HEADS),
+    + tuple(Contrast(f"simsiam, {head}", f"momentum-eta, {head}") for head in HEADS)
+    + tuple(
+        Contrast(f"simsiam, {head}", f"simsiam, {head}", "expectation_gap_predictor", f"expectation_gap_{guess}")
+        for head in HEADS
+        for guess in ("identity", "linear")
+    ),
     measures=(Measure("collapse_lab.network_measures:expectation", {"views": VIEWS}),),
     shown=(
         "expectation_energy",

@@ -59,7 +59,7 @@ STUDY = Study(
         for place in ("no BatchNorm", "hidden only", "everywhere")
     ),
     cost=(
-        "24 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
-        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+        "24 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 624 steps on 10,000 images of "
+        "Fashion-MNIST half a minute to a minute on a busy one; not measured on a GPU"
     ),
 )

@@ -46,6 +46,12 @@ STUDY = Study(
     },
     contrasts=tuple(
         Contrast(f"mean-input, {head}", f"simsiam, {head}", feature) for feature in FEATURES for head in HEADS
+    )
+    + tuple(
+        Contrast(f"{label}, {head}", f"{label}, {head}", "linear_fast_clean", feature)
+        for head in HEADS
+        for label in ("simsiam", "mean-input")
+        for feature in FEATURES[1:]
     ),
     measures=(Measure("collapse_lab.feature_choice:feature_choice", {"views": 8}),),
     shown=(*FEATURES, "knn_clean", "knn_mean_input", "knn_mean_output"),

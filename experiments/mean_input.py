@@ -13,7 +13,7 @@ MSE = {"objective.loss": "mse"}
 
 
 def arms(head: str) -> dict[str, Arm]:
-    """The assay, the four forms of equation 10 with its squared distance, and two of them with the cosine."""
+    """The assay, three forms of equation 10 with its squared distance, and the first of them with the cosine."""
     norm = {"network.projector_output_norm": head}
     return {
         f"simsiam, {head}": Arm("simsiam", norm),

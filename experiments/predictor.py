@@ -46,7 +46,7 @@ STUDY = Study(
     )
     + tuple(Contrast(f"fixed-predictor, {head}", f"simsiam, {head}", "loss") for head in HEADS),
     cost=(
-        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
-        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 624 steps on 10,000 images of "
+        "Fashion-MNIST half a minute to a minute on a busy one; not measured on a GPU"
     ),
 )

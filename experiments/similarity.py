@@ -51,7 +51,7 @@ STUDY = Study(
         for loss in ("cross-entropy", "mse")
     ),
     cost=(
-        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
-        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+        "36 runs at 3 seeds; 660 steps on the digits take 11 s a run on one CPU core, 624 steps on 10,000 images of "
+        "Fashion-MNIST half a minute to a minute on a busy one; not measured on a GPU"
     ),
 )

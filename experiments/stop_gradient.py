@@ -35,8 +35,8 @@ STUDY = Study(
         for head in HEADS
     ),
     cost=(
-        "48 runs at 8 seeds; 660 steps on the digits take 11 s a run on one CPU core, 936 steps on 10,000 images of "
-        "Fashion-MNIST 1.5 to 3 minutes on a busy one; not measured on a GPU"
+        "48 runs at 8 seeds; 660 steps on the digits take 11 s a run on one CPU core, 624 steps on 10,000 images of "
+        "Fashion-MNIST half a minute to a minute on a busy one; not measured on a GPU"
     ),
     headline=True,
     curves=True,

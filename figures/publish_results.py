@@ -2,11 +2,13 @@
 
     python figures/publish_results.py RUNS
 
-RUNS is the ``--out`` of ``collapse-lab study``.
+RUNS is the ``--out`` of ``collapse-lab study``. A summary's command is published without it: where runs lay decides no number.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -30,7 +32,26 @@ def publish(runs: Path, results: Path) -> list[Path]:
     for path, copy in zip(found, copies, strict=True):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+        if copy.name == "summary.json":
+            summary = json.loads(copy.read_text(encoding="utf-8"))
+            summary["protocol"]["command"] = placeless(summary["protocol"]["command"])
+            copy.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return copies
+
+
+def placeless(command: str) -> str:
+    """A command without ``--out PLACE``.
+
+    >>> placeless("collapse-lab study x.py --out /home/me/runs --seeds 3")
+    'collapse-lab study x.py --seeds 3'
+    """
+    words = shlex.split(command)
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if "--out" not in (before, word) and not word.startswith("--out=")
+    ]
+    return shlex.join(kept)
 
 
 if __name__ == "__main__":

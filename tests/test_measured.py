@@ -25,7 +25,7 @@ def broken(run, images):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    (tmp_path / "measures_for_tests.py").write_text(MODULE)
+    (tmp_path / "brightness_for_tests.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     directories = [tmp_path / "runs" / "simsiam" / f"seed{seed}" for seed in range(2)]
     config = configuration.build("simsiam", {"data.train_images": 100})
@@ -36,8 +36,8 @@ def runs(tmp_path, monkeypatch):
     return directories
 
 
-BRIGHTNESS = Measure("measures_for_tests:brightness")
-TWICE = Measure("measures_for_tests:brightness", {"scale": 2.0})
+BRIGHTNESS = Measure("brightness_for_tests:brightness")
+TWICE = Measure("brightness_for_tests:brightness", {"scale": 2.0})
 
 
 def calls(run):
@@ -71,7 +71,7 @@ def test_values_do_not_outlive_their_run(runs):
 
 
 def test_an_error_in_one_run_leaves_the_others_and_says_where(runs):
-    broken = Measure("measures_for_tests:broken")
+    broken = Measure("brightness_for_tests:broken")
     (error,) = measure_all({runs[0]: [broken], runs[1]: [BRIGHTNESS]}, print)
     assert isinstance(error, RunStopped)
     assert "was stopped by RuntimeError: no such layer" in str(error)
@@ -90,3 +90,8 @@ def test_a_damaged_record_is_named(runs):
     (runs[0] / NAME).write_text("{")
     with pytest.raises(InputError, match=r"measures.json' is damaged"):
         kept(runs[0], BRIGHTNESS)
+
+
+def test_a_measure_that_does_not_take_its_parameters_is_refused_before_any_run(runs):
+    with pytest.raises(InputError, match=r"cannot be called so: .*'skale'"):
+        resolve(Measure("brightness_for_tests:brightness", {"skale": 2.0}))

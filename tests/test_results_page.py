@@ -99,6 +99,7 @@ def test_a_section_says_all_that_a_reader_needs(script, summary):
 def test_publishing_copies_what_there_is_and_no_more(publishing, tmp_path, summary):
     study = tmp_path / "runs" / "results" / "made_up"
     study.mkdir(parents=True)
+    summary["protocol"]["command"] = f"collapse-lab study made_up.py --out {tmp_path}/runs --seeds 3"
     (study / "summary.json").write_text(json.dumps(summary))
     (study / "figure.png").write_bytes(b"png")
     (study / "figure.pdf").write_bytes(b"pdf")
@@ -107,6 +108,7 @@ def test_publishing_copies_what_there_is_and_no_more(publishing, tmp_path, summa
         "made_up/summary.json",
         "made_up/figure.png",
     ]
+    summary["protocol"]["command"] = "collapse-lab study made_up.py --seeds 3"
     assert json.loads(copies[0].read_text()) == summary
     with pytest.raises(SystemExit, match="no study in"):
         publishing.publish(tmp_path / "nowhere", tmp_path / "tree")

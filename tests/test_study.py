@@ -133,6 +133,8 @@ def test_seeds_are_counted_from_that_of_the_settings():
         (lambda: study_of({**TWO, "again": Arm("simsiam")}), "arms 'with' and 'again' are the same run"),
         (lambda: study_of(TWO, [Contrast("with", "witout")]), "no arm 'witout'; the arms are with, without"),
         (lambda: study_of(TWO, [Contrast("with", "with")]), "'with' is compared with itself"),
+        (lambda: study_of(TWO, [Contrast("with", "with", "knn", "knn")]), "'with' is compared with itself"),
+        (lambda: study_of(TWO, [Contrast("with", "with", "knn", "rank")]), "found quantity 'knn'"),
         (lambda: study_of(TWO, [Contrast("with", "without", "rank")]), "found quantity 'rank'"),
     ],
 )
