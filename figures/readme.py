@@ -43,7 +43,7 @@ def table(name: str) -> str:
         rows = [{"data": title, **row} for title in GALLERY for row in tables.comparison_cells(found[title])]
     # Studies of the same data share a caption.
     captions = dict.fromkeys(tables.comparison_caption(each) for each in found.values())
-    return "\n\n".join([tables.markdown(rows), *captions, " ".join(source(each) for each in found.values())])
+    return f"{tables.markdown(rows)}\n\n{' '.join([*captions, *(source(each) for each in found.values())])}"
 
 
 def costs() -> str:

@@ -17,6 +17,7 @@ from collapse_lab.tables import Cells, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, STUDIES = ROOT / "docs" / "results.md", ROOT / "experiments" / "results", ROOT / "experiments"
+PICTURES = "../experiments/results"
 INTRODUCTION = """# Results of the studies
 
 Made by `make results` from the summaries in `experiments/results/`. Every study keeps two questions apart: did the output
@@ -55,7 +56,7 @@ def section(summary: dict[str, Any]) -> str:
     name = summary["study"]
     predictions = "\n".join(f"- {who}: {what}" for who, what in summary["predictions"].items())
     shown = [
-        ("", f"![{name}: a mark a seed, a bar the mean](../experiments/results/{name}/figure.png)"),
+        ("", "\n\n".join(f"![{name}, {path.stem}]({PICTURES}/{name}/{path.name})" for path in pictures(name))),
         ("Did the output collapse?", table(study_tables.output_cells(summary))),
         ("Did the representation fail?", table(study_tables.representation_cells(summary))),
         ("Measured beside that", table(study_tables.measure_cells(summary))),
@@ -66,6 +67,11 @@ def section(summary: dict[str, Any]) -> str:
     found = [f"### {title}\n\n{text}\n" if title else f"{text}\n" for title, text in shown if text]
     head = f"## {name}\n\n**{summary['question']}**\n\nPredicted, before the numbers:\n\n{predictions}\n\n"
     return "\n".join([f"{head}An answer would be: {summary['answer']}\n", *found, source(summary)])
+
+
+def pictures(name: str) -> list[Path]:
+    """The figures of a study, the one of a mark a seed first."""
+    return sorted((RESULTS / name).glob("*.png"), key=lambda path: (path.stem != "figure", path.stem))
 
 
 def source(summary: dict[str, Any]) -> str:
