@@ -31,6 +31,16 @@ class DataConfig:
         float, Field(ge=0, lt=1, description="share of the training images that takes the test set's place")
     ] = 0.0
     image_size: Annotated[Count, Field(description="imagefolder: side to which images are resized and cropped")] = 64
+    stream: Annotated[
+        bool, Field(description="imagefolder: decode at every step, views cut out of the whole photograph")
+    ] = False
+
+    @model_validator(mode="after")
+    def check(self) -> DataConfig:
+        """Refuse to stream what lies in one array."""
+        if self.stream and self.name != "imagefolder":
+            raise ValueError(f"data.stream: found true with data.name '{self.name}'; only imagefolder can be streamed")
+        return self
 
 
 @dataclass(frozen=True, config=NO_EXTRA)

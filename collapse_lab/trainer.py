@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
 from collapse_lab.expectation import expectation_values
+from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
@@ -48,6 +49,7 @@ class Progress(NamedTuple):
     loss: float
     std_ratio: float
     alert: Alert | None = None
+    waiting: float = 0.0  # share of the time that went into waiting for data
 
 
 Report = Callable[[Progress], None]
@@ -117,6 +119,7 @@ class Trainer:
         objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
         self.optimizer = optimizer(self.objective, config.train)
+        self.feed = feed(self.images.train, config, self.objective.views)
         self.interrupts = Interrupts()
         self.step = 0
         self._epochs = 0
@@ -142,6 +145,7 @@ class Trainer:
             return step % self.steps_per_epoch == 0
 
         with (
+            closing(self.feed),
             Watch(self.objective, LAYERS, lambda step: step % every == 0 or is_last(step), start=self.step) as watch,
             Watch(self.objective, LAYERS, is_last, statistics=AT_EPOCH_END, start=self.step) as spectra,
         ):
@@ -181,21 +185,28 @@ class Trainer:
         seed, batch = self.config.train.seed, self.config.train.batch
         order = draws.permutation(seed, epoch, len(self.images.train))
         done, started = self.step - (epoch - 1) * self.steps_per_epoch, time.perf_counter()
+        self.feed.expect(order[done * batch : self.steps_per_epoch * batch].split(batch), epoch)
+        waited_before = self.feed.waited or 0.0
         for number in range(done, self.steps_per_epoch):
             self._train_step(order[number * batch : (number + 1) * batch], epoch)
             readings = watch.step()
             table += self._rows(epoch, [*readings, *spectra.step()])
             seconds = time.perf_counter() - started
             rate = (number + 1 - done) * batch / seconds
+            waited = None if self.feed.waited is None else self.feed.waited - waited_before
             last = number + 1 == self.steps_per_epoch
             with self._kept_on_interrupt(table):
                 if readings:
                     loss = self._mean_loss()
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
                     alert = self._listen(readings)
-                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
+                    self.report(
+                        Progress(
+                            self.step, self.steps, rate, loss, _std_ratio(readings), alert, (waited or 0.0) / seconds
+                        )
+                    )
                 if last or self.interrupts.noted:
-                    self.run.append_timing(epoch, seconds, rate)
+                    self.run.append_timing(epoch, seconds, rate, waited)
                 self.interrupts.check()
 
     @contextmanager
@@ -237,14 +248,7 @@ class Trainer:
             self.optimizer, config.train, self.step, self.steps, config.train.warmup_epochs * self.steps_per_epoch
         )
         index = samples.to(self.device, non_blocking=True)
-        views = augment.views(
-            self.images.train[index],
-            samples,
-            config.augment,
-            seed=config.train.seed,
-            epoch=epoch,
-            views=range(self.objective.views),
-        )
+        views = self.feed.views(samples, epoch)
         if config.train.channels_last:
             views = torch.stack([view.contiguous(memory_format=torch.channels_last) for view in views])
         self.step += 1
