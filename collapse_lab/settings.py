@@ -190,6 +190,7 @@ class TrainConfig:
         "float32"
     )
     channels_last: Annotated[bool, Field(description="memory layout of the images")] = False
+    compile: Annotated[bool, Field(description="compile the backbones with torch.compile")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one")] = "auto"
     threads: Annotated[Count, Field(description="CPU threads of a run; results depend on it in the last bits")] = 1
 

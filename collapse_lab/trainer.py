@@ -14,6 +14,7 @@ from torch import Tensor
 
 from collapse_lab import augment, draws
 from collapse_lab.arrays import refused
+from collapse_lab.compiled import compile_backbones
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
@@ -118,6 +119,8 @@ class Trainer:
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
+        if config.train.compile:
+            compile_backbones(self.objective)
         self.optimizer = optimizer(self.objective, config.train)
         self.feed = feed(self.images.train, config, self.objective.views)
         self.interrupts = Interrupts()

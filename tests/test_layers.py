@@ -35,7 +35,7 @@ CORE = [
     ["contrast", "targets"],
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
     ["heatmap", "study_tables", "study_plots", "evaluation_flags", "runs"],
-    ["augment", "objective"],
+    ["augment", "objective", "compiled"],
     ["evaluate", "arrays", "evidence", "optimisation", "collapse_time"],
     ["starts", "expectation", "feeds"],
     ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
