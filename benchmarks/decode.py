@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -100,12 +98,6 @@ def in_processes(crops: Crops, files: Sequence[Path], workers: int) -> None:
         pass
 
 
-def processor_seconds() -> float:
-    """Of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
 def main() -> None:
     """Measure, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,10 +121,11 @@ def main() -> None:
     processor: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(arguments.rounds + 1):
         for name, run in contenders.items():
-            before, started = processor_seconds(), time.perf_counter()
+            started = measure.spent()
             run()
-            clock[name].append(len(files) / (time.perf_counter() - started))
-            processor[name].append(1000 * (processor_seconds() - before) / len(files))
+            taken = measure.spent() - started
+            clock[name].append(len(files) / taken.seconds)
+            processor[name].append(1000 * taken.processor_seconds / len(files))
     # The first round warms the file cache.
     rates = {name: measure.summary(values[1:]) for name, values in clock.items()}
     costs = {name: measure.summary(values[1:]) for name, values in processor.items()}
