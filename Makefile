@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-extras check install gallery studies results
+.PHONY: demo test test-extras gpu check install gallery studies results
 
 demo: install
 	$(BIN)/collapse-lab compare
@@ -15,6 +15,10 @@ test: install
 test-extras: $(VENV)/.installed-extras
 	$(BIN)/python -m pytest -m extras -W default tests/extras
 	$(BIN)/python -m pytest -rs tests/toy/test_phase_portrait.py
+
+# What only a CUDA device shows; every one of these is skipped, with its reason, where there is none.
+gpu: install
+	$(BIN)/python -m pytest -rs -m gpu tests
 
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -11,12 +12,30 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 Measured = dict[str, Any]
+
+
+class Spent(NamedTuple):
+    """Seconds of the clock, and of the processor: of this process and of its children that have ended."""
+
+    seconds: float
+    processor_seconds: float
+
+    def __sub__(self, earlier: Spent) -> Spent:
+        return Spent(self.seconds - earlier.seconds, self.processor_seconds - earlier.processor_seconds)
+
+
+def spent(device: torch.device | None = None) -> Spent:
+    """The time so far, when all that was asked of a GPU is done."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Spent(time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in used))
 
 
 def timed(

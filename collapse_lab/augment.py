@@ -48,6 +48,28 @@ def apply(images: Tensor, drawn: Parameters, size: tuple[int, int]) -> Tensor:
     In this order: crop, resized with antialias; rotation; colour operations; grayscale; Gaussian blur; horizontal flip.
     (The flip is made with the crop; it commutes with all but the rotation, whose angle is turned round for it.)
     """
+
+    def crop(rows: slice) -> Tensor:
+        return resample.crop(images[rows], drawn.box[rows], None if drawn.flip is None else drawn.flip[rows], size)
+
+    return _made(images, drawn, size, crop)
+
+
+def finished(crops: Tensor, drawn: Parameters) -> Tensor:
+    """Views (M, C, h, w) float32 in [0, 1] of what the boxes cut out, uint8 and resized already, on its device.
+
+    What ``apply`` does after the crop, so equal to it but for the crop's rounding to whole levels.
+    """
+
+    def flip(rows: slice) -> Tensor:
+        return resample.mirrored(crops[rows].float().div_(255), None if drawn.flip is None else drawn.flip[rows])
+
+    height, width = crops.shape[2:]
+    return _made(crops, drawn, (height, width), flip)
+
+
+def _made(images: Tensor, drawn: Parameters, size: tuple[int, int], crop: Callable[[slice], Tensor]) -> Tensor:
+    """Views, a piece of the batch after the other, from what ``crop`` makes of a piece's images."""
     made = images.new_empty((len(images), images.shape[1], *size), dtype=torch.float32)
     piece_size = _CPU_PIECE if images.device.type == "cpu" else _GPU_PIECE
     count = max(1, piece_size // max(images[:1].numel(), made[:1].numel()))
@@ -55,7 +77,7 @@ def apply(images: Tensor, drawn: Parameters, size: tuple[int, int]) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         for start in range(0, len(images), count):
             rows = slice(start, start + count)
-            piece = resample.crop(images[rows], drawn.box[rows], None if drawn.flip is None else drawn.flip[rows], size)
+            piece = crop(rows)
             for operation, amount in steps:
                 piece = operation(piece, amount[rows])
             torch.clamp(piece, 0, 1, out=made[rows])

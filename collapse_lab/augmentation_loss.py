@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from collapse_lab.expectation import Halves, comparison, half_means, numbered_views
+from collapse_lab.image_files import Pictures
 from collapse_lab.networks import Encoder
 from collapse_lab.settings import Config
 
@@ -95,7 +96,7 @@ def gradient_moments(draws: Iterable[Tensor]) -> GradientMoments:
 
 
 def augmentation_losses(
-    encoder: Encoder, images: Tensor, config: Config, *, views: int, draws: int, count: int, batch_statistics: bool
+    encoder: Encoder, images: Pictures, config: Config, *, views: int, draws: int, count: int, batch_statistics: bool
 ) -> dict[str, float]:
     """Equations (8), (9), (10) on an encoder, over ``count`` evenly spaced ones of the uint8 images (N, C, H, W).
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from collapse_lab import data
 from collapse_lab.arrays import reason
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
+from collapse_lab.image_files import Pictures
 from collapse_lab.monitors.tap import Mode, Rows, Tap, resolve
 from collapse_lab.settings import DataConfig
 from collapse_lab.weights import fitting, read_tensors
@@ -120,7 +122,7 @@ def _working_directory_importable() -> Iterator[None]:
 
 
 @torch.no_grad()
-def outputs(scaled: Scaled, tap: Tap, images: Tensor) -> Tensor:
+def outputs(scaled: Scaled, tap: Tap, images: Pictures) -> Tensor:
     """What a tap reads while uint8 images (N, C, H, W) go through the model: (N, D) on the CPU."""
     module = _module(scaled, tap)
     gathered: list[Tensor] = []
@@ -131,13 +133,13 @@ def outputs(scaled: Scaled, tap: Tap, images: Tensor) -> Tensor:
     hook = module.register_forward_hook(keep)
     console = Console(stderr=True)
     try:
-        for chunk in track(
-            _chunks(images), "features", console=console, disable=not console.is_terminal, transient=True
+        for rows in track(
+            _chunks(len(images)), "features", console=console, disable=not console.is_terminal, transient=True
         ):
-            scaled(chunk.to(scaled.mean.device).float() / 255)
+            scaled(images[rows].to(scaled.mean.device).float() / 255)
     except Exception as error:
         # The caller's own model runs here, and can raise anything.
-        given = (len(_chunks(images)[0]), *images.shape[1:])
+        given = (_chunks(len(images))[0].stop, *images.shape[1:])
         raise InputError(f"--model: given images {given} it raised {type(error).__name__}: {reason(error)}") from error
     finally:
         hook.remove()
@@ -164,10 +166,10 @@ def _plain(tap: Tap) -> str:
     return tap.name.removeprefix("network").removeprefix(".") or "output"
 
 
-def _chunks(images: Tensor) -> list[Tensor]:
-    chunks = list(images.split(BATCH))
+def _chunks(count: int) -> list[slice]:
     # BatchNorm has no statistics of one image.
-    return [*chunks[:-2], torch.cat(chunks[-2:])] if len(chunks) > 1 and len(chunks[-1]) == 1 else chunks
+    starts = [first for first in range(0, count, BATCH) if first == 0 or first < count - 1]
+    return [slice(*pair) for pair in pairwise([*starts, count])]
 
 
 def _channels(pixels: Pixels, images: Images) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,10 @@ class Features(NamedTuple):
 
 
 def pixels(run: Restored, request: Request, images: Images) -> Iterator[Result]:
-    """kNN and linear-fast of raw pixels in [0, 1], of the size and colours that the images have themselves."""
+    """kNN and linear-fast of raw pixels in [0, 1], of the size and colours that the images have; not of streamed ones."""
     pictures, _ = images.bank
+    if not isinstance(pictures, Tensor) or not isinstance(images.test, Tensor):
+        return
     raw = [split.flatten(1).float() / 255 for split in (pictures, images.test)]
     yield from classified(run, request, images, Features("pixels", "-", "clean", None, tuple(pictures.shape[1:]), *raw))
 

@@ -1,4 +1,4 @@
-"""Training and test images in memory, chosen from a source by class, and the statistics of their channels."""
+"""Training and test images, in memory or in files, chosen from a source by class, and the statistics of their channels."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from collapse_lab.errors import InputError
+from collapse_lab.image_files import Pictures, chunks, one_line
 from collapse_lab.settings import DataConfig
-from collapse_lab.sources import SOURCES, Source, one_line
+from collapse_lab.sources import SOURCES, Source
+
+CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Training and test images in memory.
+    """Training and test images.
 
-    ``train`` and ``test`` are uint8 of shape (N, C, H, W) with C 1 or 3; the labels are int64 of shape (N,), indices
-    into ``classes``. Training labels may be -1, unlabelled (stl10): such images are trained on, but only
-    ``labelled`` ones can be the bank of a kNN classifier or the training set of a probe. Test images always have a
-    label. ``name`` says for a caption which images these are.
+    ``train`` and ``test`` are uint8 of shape (N, C, H, W) with C 1 or 3, tensors or (``data.stream``) files; the labels
+    are int64 of shape (N,), indices into ``classes``. Training labels may be -1, unlabelled (stl10): such images are
+    trained on, but only ``labelled`` ones can be the bank of a kNN classifier or the training set of a probe. Test images
+    always have a label. ``name`` says for a caption which images these are.
     """
 
-    train: Tensor
+    train: Pictures
     train_labels: Tensor
-    test: Tensor
+    test: Pictures
     test_labels: Tensor
     classes: tuple[str, ...]
     name: str
@@ -36,7 +39,7 @@ class Images:
         return (self.train_labels >= 0).nonzero().flatten()
 
     @property
-    def bank(self) -> tuple[Tensor, Tensor]:
+    def bank(self) -> tuple[Pictures, Tensor]:
         """The training images that have a label, and their labels."""
         index = self.labelled
         if len(index) == len(self.train):
@@ -86,7 +89,7 @@ def load(config: DataConfig) -> Images:
     return Images(images, train.labels[kept_first], test_images, test.labels[tested_first], train.classes, name)
 
 
-def statistics(train: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(train: Pictures) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every channel over [0, 1], with which network input is normalised.
 
     Taken over all N x H x W values of the *training* images (N, C, H, W), uint8, divided by 255; the standard
@@ -97,8 +100,9 @@ def statistics(train: Tensor) -> tuple[Tensor, Tensor]:
     >>> mean.item(), std.item()
     (0.5, 0.5)
     """
-    levels = torch.arange(256, dtype=torch.float64, device=train.device) / 255
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in train.unbind(1)]).double()
+    found = torch.stack([_levels(stretch) for stretch in chunks(train, CHUNK)]).sum(0)
+    levels = torch.arange(256, dtype=torch.float64, device=found.device) / 255
+    counts = found.double()
     counts /= counts.sum(dim=1, keepdim=True)
     mean = counts @ levels
     variance = (counts * (levels - mean[:, None]).square()).sum(dim=1)
@@ -106,6 +110,11 @@ def statistics(train: Tensor) -> tuple[Tensor, Tensor]:
         level = int(counts[channel].argmax())
         raise InputError(f"channel {channel} is {level} in every training image, so it cannot be normalised; drop it")
     return mean.float(), variance.sqrt().float()
+
+
+def _levels(images: Tensor) -> Tensor:
+    """How often each of the 256 levels occurs in each channel, (C, 256)."""
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
 
 
 def _require_every_class(source: Source) -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from collapse_lab.workers import News
 
 SILENCE = 30.0  # seconds between two plain lines of one run
+WAITING = 0.03  # share of the time from which waiting for data is worth a word
 
 
 class Display:
@@ -46,6 +47,8 @@ class Display:
         if news.progress is not None:
             p = news.progress
             values = f"{p.images_per_second:6.0f} img/s  loss {p.loss:7.4f}  std ratio {p.std_ratio:5.3f}"
+            if p.waiting > WAITING:
+                values += f"  waiting for data {100 * p.waiting:.0f} %"
             if p.alert is not None:
                 self._console.print(f"{news.run}: {p.alert}", highlight=False, soft_wrap=True)
             self._bars.update(self._tasks[news.run], completed=p.step, total=p.steps, values=values)

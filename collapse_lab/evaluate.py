@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from collapse_lab.collective import processes, uneven_rows
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
+from collapse_lab.image_files import Pictures, even, stretches
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
 from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.networks import Encoder
@@ -79,9 +80,12 @@ def evaluate(
 def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float | None]:
     """kNN and linear accuracy of raw pixels in [0, 1]: what the data set gives away without any network.
 
-    The linear one is None above 4,096 values an image, where its cost would exceed that of the training.
+    The linear one is None above 4,096 values an image, where its cost would exceed that of the training, and both are for
+    streamed images, whose pixels are not kept.
     """
     pictures, labels = images.bank
+    if not isinstance(pictures, Tensor) or not isinstance(images.test, Tensor):
+        return {"knn": None, "linear": None}
     bank = pictures.flatten(1).float() / 255
     queries = images.test.flatten(1).float() / 255
     knn = knn_accuracy(
@@ -98,25 +102,27 @@ def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float 
 
 
 @torch.no_grad()
-def outputs(objective: Objective, images: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+def outputs(objective: Objective, images: Pictures, size: tuple[int, int]) -> dict[str, Tensor]:
     """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32.
 
     Of several processes each makes its share, and all get all of them.
     """
     was_training = objective.training
     objective.eval()
-    chunks: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
+    parts: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
     rank, count = processes()
-    for chunk in images.tensor_split(count)[rank].split(BATCH):
+    share = even(len(images), count)[rank]
+    rows = [slice(first, min(first + BATCH, share.stop)) for first in range(share.start, share.stop, BATCH)]
+    for chunk in stretches(images, rows):
         features = objective.encoder.backbone(clean(chunk, size))
         z = objective.encoder.projector(features)
-        for layer, output in zip(chunks, (features, z, objective.predictor(z)), strict=True):
-            chunks[layer].append(output.float())
+        for layer, output in zip(parts, (features, z, objective.predictor(z)), strict=True):
+            parts[layer].append(output.float())
     objective.train(was_training)
-    return {layer: uneven_rows(torch.cat(parts), len(images)) for layer, parts in chunks.items()}
+    return {layer: uneven_rows(torch.cat(found), len(images)) for layer, found in parts.items()}
 
 
-def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> Objective:
+def calibrated(objective: Objective, images: Pictures, size: tuple[int, int]) -> Objective:
     """A copy whose BatchNorm statistics are the averages over all of the uint8 images (N, C, H, W), which are not trained on.
 
     A network fresh from its initialisation has running mean 0 and variance 1, which make its eval-mode output look
@@ -128,7 +134,7 @@ def calibrated(objective: Objective, images: Tensor, size: tuple[int, int]) -> O
     return copied
 
 
-def calibrated_encoder(encoder: Encoder, images: Tensor, size: tuple[int, int]) -> Encoder:
+def calibrated_encoder(encoder: Encoder, images: Pictures, size: tuple[int, int]) -> Encoder:
     """A copy of an encoder alone with its BatchNorm statistics taken from the images, as in ``calibrated``."""
     copied = copy.deepcopy(encoder)
     _calibrate(copied, images, size)
@@ -136,7 +142,7 @@ def calibrated_encoder(encoder: Encoder, images: Tensor, size: tuple[int, int]) 
 
 
 @torch.no_grad()
-def _calibrate(network: nn.Module, images: Tensor, size: tuple[int, int]) -> None:
+def _calibrate(network: nn.Module, images: Pictures, size: tuple[int, int]) -> None:
     network.train()
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -144,7 +150,7 @@ def _calibrate(network: nn.Module, images: Tensor, size: tuple[int, int]) -> Non
         norm.reset_running_stats()
         norm.momentum = None
     # Chunks of equal size have equal weight in the average.
-    for chunk in images.tensor_split(math.ceil(len(images) / BATCH)):
+    for chunk in stretches(images, even(len(images), math.ceil(len(images) / BATCH))):
         network(clean(chunk, size))
     # A copy that is trained on would otherwise average over all of its training.
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -19,6 +19,7 @@ from collapse_lab import augment
 from collapse_lab.data import Images
 from collapse_lab.evaluate import Value
 from collapse_lab.geometry import unit_rows
+from collapse_lab.image_files import Pictures
 from collapse_lab.objective import Objective
 from collapse_lab.settings import Config
 
@@ -176,7 +177,7 @@ def half_means(output: Callable[[int], Tensor], views: int) -> Halves:
     return Halves(even, odd)
 
 
-def numbered_views(images: Tensor, config: Config, most: int) -> Callable[[int], Tensor]:
+def numbered_views(images: Pictures, config: Config, most: int) -> Callable[[int], Tensor]:
     """A function from a number to that view of min(N, ``most``) evenly spaced ones of the uint8 images (N, C, H, W).
 
     A view depends on the run's seed, the number and the image alone, and is none of those that training sees.

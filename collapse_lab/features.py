@@ -10,6 +10,7 @@ from torch import Tensor
 
 from collapse_lab import augment
 from collapse_lab.evaluate import BATCH, clean
+from collapse_lab.image_files import Pictures
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import KINDS, Kind
 from collapse_lab.settings import AugmentConfig
@@ -29,7 +30,7 @@ class Views(NamedTuple):
 
 @torch.no_grad()
 def features(
-    encoder: Encoder, images: Tensor, kinds: Sequence[Kind], size: tuple[int, int], views: Views
+    encoder: Encoder, images: Pictures, kinds: Sequence[Kind], size: tuple[int, int], views: Views
 ) -> dict[Kind, Layers]:
     """Features (N, width), float32, of uint8 images (N, C, H, W) at backbone f and projector, F = projector of f, by kind.
 
@@ -78,7 +79,7 @@ def _mean_output(encoder: Encoder, drawn: Tensor) -> Layers:
 MEANS: dict[Kind, Reading] = {"mean-input": _mean_input, "mean-output": _mean_output}
 
 
-def _drawn(images: Tensor, views: Views) -> Iterator[Tensor]:
+def _drawn(images: Pictures, views: Views) -> Iterator[Tensor]:
     """Views (K, n, C, S, S) of one chunk of the images after another."""
     for rows in _chunks(images, max(1, BATCH // views.number)):
         yield augment.views(
@@ -102,6 +103,6 @@ def _gathered(encoder: Encoder, chunks: Iterable[Tensor], readings: dict[Kind, R
     }
 
 
-def _chunks(images: Tensor, count: int) -> Iterator[slice]:
+def _chunks(images: Pictures, count: int) -> Iterator[slice]:
     for first in range(0, len(images), count):
         yield slice(first, min(first + count, len(images)))

@@ -12,7 +12,7 @@ import click
 from collapse_lab.config import Leaf, Overrides, build, leaves, parse, read_toml
 from collapse_lab.errors import InputError
 from collapse_lab.methods import method, require_consistent
-from collapse_lab.presets import DATA, PRESETS
+from collapse_lab.presets import DATA, FILLED_IN, PRESETS
 from collapse_lab.settings import Config, DataConfig, DataName
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -22,9 +22,9 @@ def configuration_flags(command: Function) -> Function:
     """Add ``--config``, ``--preset`` and a flag for every field of the configuration to a click command."""
     for leaf in reversed(list(leaves())):
         command = _flag(leaf)(command)
-    command = click.option(
-        "--preset", multiple=True, metavar="NAME", help=f"a named group of settings: {', '.join(PRESETS)}"
-    )(command)
+    filled = "; ".join(f"{name}: {', '.join(row)}" for name, row in FILLED_IN.items())
+    named = f"a named group of settings: {', '.join(PRESETS)}. Filled in beside the paper's values are, in {filled}"
+    command = click.option("--preset", multiple=True, metavar="NAME", help=named)(command)
     return click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="a TOML file of settings")(
         command
     )
@@ -85,8 +85,11 @@ def configured(methods: tuple[str, ...], values: dict[str, Any]) -> tuple[Config
     """
     rows = [(name, method(name).settings) for name in methods]
     chosen = {**(read_toml(values["config"]) if values["config"] else {}), **_given(values)}
-    data = chosen.get("data.name", "digits")
-    presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *map(_preset, values["preset"])]
+    asked = [*map(_preset, values["preset"])]
+    data = {"data.name": "digits", **{key: value for row in (*asked, chosen) for key, value in row.items()}}[
+        "data.name"
+    ]
+    presets = [DATA.get(data, {}) if isinstance(data, str) else {}, *asked]
     configs = [build(name, *presets, row, chosen) for name, row in rows]
     for name, _ in rows:
         require_consistent(name, chosen)

@@ -27,7 +27,9 @@ def optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Optimize
     momentum, decay = config.momentum, config.weight_decay
     if config.optimizer == "lars":
         return LARS(groups, lr=config.base_lr, momentum=momentum, weight_decay=decay)
-    return torch.optim.SGD(groups, lr=config.base_lr, momentum=momentum, weight_decay=decay, foreach=True)
+    # One kernel for all weights on a GPU; a loop over lists of them on a CPU.
+    fused = rest[0].is_cuda
+    return torch.optim.SGD(groups, config.base_lr, momentum, weight_decay=decay, foreach=not fused, fused=fused)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, steps: int, warmup: int) -> None:

@@ -82,6 +82,13 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def mirrored(images: Tensor, flip: Tensor | None) -> Tensor:
+    """Images (N, C, H, W), those with ``flip`` (N,), bool on the CPU, mirrored left to right."""
+    if flip is None:
+        return images
+    return torch.where(moved(flip, images.device)[:, None, None, None], images.flip(3), images)
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on another device, without waiting for what runs there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

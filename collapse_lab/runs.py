@@ -113,13 +113,15 @@ class Run:
         """Add lines to ``metrics.csv``; values keep nine significant digits."""
         self._append(self._metrics, Row._fields, ((*row[:-1], f"{row.value:.9g}") for row in rows))
 
-    def append_timing(self, epoch: int, seconds: float, images_per_second: float) -> None:
+    def append_timing(self, epoch: int, seconds: float, images_per_second: float, waiting: float | None = None) -> None:
         """Add a line to ``timing.csv``, which holds all that differs between two equal runs.
 
         Every stretch of training has its line: an epoch that was interrupted, or done again after a crash, has several.
+        ``waiting``: the seconds of it that went into waiting for data; runs that stream have that column, no others.
         """
-        line = (epoch, f"{seconds:.4f}", f"{images_per_second:.1f}")
-        self._append(self._timing, ("epoch", "seconds", "images_per_second"), [line])
+        line = {"epoch": epoch, "seconds": f"{seconds:.4f}", "images_per_second": f"{images_per_second:.1f}"}
+        line |= {} if waiting is None else {"waiting": f"{waiting:.4f}"}
+        self._append(self._timing, tuple(line), [tuple(line.values())])
 
     def _append(self, path: Path, header: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> None:
         text = io.StringIO()
@@ -226,7 +228,7 @@ class Follower(Run):
     def append(self, rows: Iterable[Row]) -> None:
         """Nothing."""
 
-    def append_timing(self, epoch: int, seconds: float, images_per_second: float) -> None:
+    def append_timing(self, epoch: int, seconds: float, images_per_second: float, waiting: float | None = None) -> None:
         """Nothing."""
 
     def save_checkpoint(self, state: Mapping[str, Any], *, extensible: bool, healthy: bool = False) -> None:

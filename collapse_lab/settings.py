@@ -31,6 +31,16 @@ class DataConfig:
         float, Field(ge=0, lt=1, description="share of the training images that takes the test set's place")
     ] = 0.0
     image_size: Annotated[Count, Field(description="imagefolder: side to which images are resized and cropped")] = 64
+    stream: Annotated[
+        bool, Field(description="imagefolder: decode at every step, views cut out of the whole photograph")
+    ] = False
+
+    @model_validator(mode="after")
+    def check(self) -> DataConfig:
+        """Refuse to stream what lies in one array."""
+        if self.stream and self.name != "imagefolder":
+            raise ValueError(f"data.stream: found true with data.name '{self.name}'; only imagefolder can be streamed")
+        return self
 
 
 @dataclass(frozen=True, config=NO_EXTRA)
@@ -181,6 +191,7 @@ class TrainConfig:
         "float32"
     )
     channels_last: Annotated[bool, Field(description="memory layout of the images")] = False
+    compile: Annotated[bool, Field(description="compile the backbones with torch.compile")] = False
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one")] = "auto"
     threads: Annotated[Count, Field(description="CPU threads of a run; results depend on it in the last bits")] = 1
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -16,41 +12,24 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, ImageFolder
-from torchvision.transforms import functional
 
 from collapse_lab.errors import InputError
+from collapse_lab.image_files import UNREADABLE, ImageFiles, Pictures, one_line
 from collapse_lab.settings import DataConfig
 
 Split = Literal["train", "test"]
 DIGITS_TEST_IMAGES = 360
-# What a damaged or foreign file makes the libraries raise.
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    SyntaxError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class Source(NamedTuple):
     """One split before any image is decoded: ``read`` makes uint8 (N, C, H, W) of ascending indices into ``labels``."""
 
     labels: Tensor
-    read: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], Pictures]
     classes: tuple[str, ...]
     name: str
     place: str
@@ -110,7 +89,7 @@ def _imagefolder(config: DataConfig, split: Split) -> Source:
         raise InputError(f"data.root: '{folder}' is not a folder of class folders: {one_line(error)}") from error
     paths = [Path(path) for path, _ in listing.samples]
     name = f"{root.resolve().name} at {config.image_size} px"
-    read = partial(_decode, paths, config.image_size)
+    read = partial(_streamed if config.stream else _decode, paths, config.image_size)
     return Source(torch.tensor(listing.targets), read, tuple(listing.classes), name, f"data.root: '{folder}'")
 
 
@@ -156,42 +135,26 @@ def _root(config: DataConfig, needed: str) -> Path:
     return config.root.expanduser()
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _take(pixels: Tensor, index: Tensor) -> Tensor:
     return pixels[index].contiguous()
 
 
 def _decode(paths: list[Path], size: int, index: Tensor) -> Tensor:
-    """The images at ``index``: RGB, shorter side resized to ``size`` (PIL's bilinear filter), centre crop."""
+    """The images at ``index`` in memory."""
     bytes_needed = len(index) * 3 * size * size
     # Not every system says how much memory it has.
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
     if memory is not None and bytes_needed > memory:
         raise InputError(
             f"data.image_size: {len(index):,} images of {size} x {size} need {bytes_needed / 2**30:,.1f} GiB as one "
-            f"uint8 tensor, and this machine has {memory / 2**30:,.1f} GiB; lower data.image_size or data.train_images"
+            f"uint8 tensor, and this machine has {memory / 2**30:,.1f} GiB; data.stream reads them as they "
+            "are needed, or lower data.image_size or data.train_images"
         )
-    images = torch.empty(len(index), 3, size, size, dtype=torch.uint8)
+    return _streamed(paths, size, index)[:]
 
-    def decode(row: int) -> None:
-        path = paths[int(index[row])]
-        try:
-            with Image.open(path) as image:
-                fitted = functional.center_crop(functional.resize(image.convert("RGB"), size), [size, size])
-        except UNREADABLE as error:
-            raise InputError(
-                f"data.root: image '{path}' cannot be decoded: {one_line(error)}; repair or remove it"
-            ) from error
-        images[row] = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(decode, range(len(index))):
-            pass
-    return images
+def _streamed(paths: list[Path], size: int, index: Tensor) -> ImageFiles:
+    return ImageFiles([paths[number] for number in index.tolist()], size)
 
 
 def _archive(stream: BinaryIO) -> Mapping[str, np.ndarray]:

@@ -14,6 +14,7 @@ from collapse_lab.data import statistics
 from collapse_lab.draws import key
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import clean
+from collapse_lab.image_files import Pictures
 from collapse_lab.networks import Encoder
 from collapse_lab.objective import Objective, assemble
 from collapse_lab.runs import read_status
@@ -25,7 +26,7 @@ FAR = 10.0
 State = Mapping[str, Tensor]
 
 
-def initial_objective(config: Config, directory: Path, images: Tensor, size: tuple[int, int]) -> Objective:
+def initial_objective(config: Config, directory: Path, images: Pictures, size: tuple[int, int]) -> Objective:
     """The objective that the run in ``directory`` begins with, on the CPU.
 
     ``images`` (N, C, H, W) uint8 are the training images, ``size`` is that of a view. Raises ``InputError`` where
@@ -55,7 +56,7 @@ def start_state(config: TrainConfig, directory: Path) -> State | None:
 
 
 def start_encoder(
-    encoder: Encoder, config: Config, earlier: State | None, images: Tensor, size: tuple[int, int]
+    encoder: Encoder, config: Config, earlier: State | None, images: Pictures, size: tuple[int, int]
 ) -> None:
     """Give the encoder its initial weights: those of an earlier run, then its outputs moved as ``network.start`` says.
 

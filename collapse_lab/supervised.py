@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from collapse_lab import augment, draws
 from collapse_lab.data import Images
 from collapse_lab.evaluate import BATCH, clean
+from collapse_lab.image_files import Pictures, chunks
 from collapse_lab.optimisation import schedule
 from collapse_lab.optimizers import LARS
 from collapse_lab.recipes import Recipe
@@ -71,7 +72,7 @@ def rate(recipe: Recipe) -> float:
 
 
 def _classifier(
-    backbone: nn.Module, pictures: Tensor, classes: int, recipe: Recipe, size: tuple[int, int], seed: int
+    backbone: nn.Module, pictures: Pictures, classes: int, recipe: Recipe, size: tuple[int, int], seed: int
 ) -> nn.Sequential:
     body = backbone if recipe.frozen else copy.deepcopy(backbone).requires_grad_()
     with torch.no_grad():
@@ -119,6 +120,6 @@ def _step(
 def _accuracy(classifier: nn.Sequential, images: Images, size: tuple[int, int]) -> float:
     right = [
         (classifier(clean(chunk, size)).argmax(1) == labels).sum()
-        for chunk, labels in zip(images.test.split(BATCH), images.test_labels.split(BATCH), strict=True)
+        for chunk, labels in zip(chunks(images.test, BATCH), images.test_labels.split(BATCH), strict=True)
     ]
     return float(torch.stack(right).sum()) / len(images.test)

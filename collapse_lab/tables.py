@@ -159,8 +159,9 @@ def terminal(cells: Cells) -> Table:
 def comparison_cells(summary: dict[str, Any]) -> list[dict[str, str]]:
     """One row an arm of a study's summary: mean ± std over seeds, accuracies of the backbone in percent, start -> end."""
     pixels = summary["protocol"]["pixels"]
-    baseline = {"method": "raw pixels", "kNN %": f"{100 * pixels['knn']:.1f}"}
-    baseline |= {"linear %": "-" if pixels["linear"] is None else f"{100 * pixels['linear']:.1f}"}
+    baseline = {"method": "raw pixels"}
+    for column, name in (("kNN %", "knn"), ("linear %", "linear")):
+        baseline[column] = "-" if pixels[name] is None else f"{100 * pixels[name]:.1f}"
     arms = [
         {
             "method": name,

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +16,12 @@ from collapse_lab import augment, draws
 from collapse_lab.arrays import refused
 from collapse_lab.batchnorm import synchronised
 from collapse_lab.collective import any_of, average, processes
+from collapse_lab.compiled import compile_backbones
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, evaluate
 from collapse_lab.expectation import expectation_values
+from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.monitors import (
@@ -51,6 +53,7 @@ class Progress(NamedTuple):
     loss: float
     std_ratio: float
     alert: Alert | None = None
+    waiting: float = 0.0  # share of the time that went into waiting for data
 
 
 Report = Callable[[Progress], None]
@@ -121,7 +124,10 @@ class Trainer:
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
+        if config.train.compile:
+            compile_backbones(self.objective)
         self.optimizer = optimizer(self.objective, config.train)
+        self.feed = feed(self.images.train, config, self.objective.views)
         self.interrupts = Interrupts()
         self.step = 0
         self._epochs = 0
@@ -149,6 +155,7 @@ class Trainer:
             return step % self.steps_per_epoch == 0
 
         with (
+            closing(self.feed),
             Watch(
                 self.objective,
                 LAYERS,
@@ -197,23 +204,32 @@ class Trainer:
         order = draws.permutation(seed, epoch, len(self.images.train))
         rank, count = processes()
         done, started = self.step - (epoch - 1) * self.steps_per_epoch, time.perf_counter()
+        steps = order[done * batch : self.steps_per_epoch * batch].split(batch)
+        shares = [step.chunk(count)[rank] for step in steps]
+        self.feed.expect(shares, epoch)
+        waited_before = self.feed.waited or 0.0
         for number in range(done, self.steps_per_epoch):
-            self._train_step(order[number * batch : (number + 1) * batch].chunk(count)[rank], epoch)
+            self._train_step(shares[number - done], epoch)
             readings = watch.step()
             table += self._rows(epoch, [*readings, *spectra.step()])
             seconds = time.perf_counter() - started
             rate = (number + 1 - done) * batch / seconds
+            waited = None if self.feed.waited is None else self.feed.waited - waited_before
             last = number + 1 == self.steps_per_epoch
             with self._kept_on_interrupt(table):
                 if readings:
                     loss = self._mean_loss()
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
                     alert = self._listen(readings)
-                    self.report(Progress(self.step, self.steps, rate, loss, _std_ratio(readings), alert))
+                    self.report(
+                        Progress(
+                            self.step, self.steps, rate, loss, _std_ratio(readings), alert, (waited or 0.0) / seconds
+                        )
+                    )
                 # Several processes stop at the same step, so they ask each other, where they wait for one another anyway.
                 stop = any_of(self.interrupts.noted, self.device) if readings or count == 1 else False
                 if last or stop:
-                    self.run.append_timing(epoch, seconds, rate)
+                    self.run.append_timing(epoch, seconds, rate, waited)
                 if stop:
                     raise KeyboardInterrupt
 
@@ -256,14 +272,7 @@ class Trainer:
             self.optimizer, config.train, self.step, self.steps, config.train.warmup_epochs * self.steps_per_epoch
         )
         index = samples.to(self.device, non_blocking=True)
-        views = augment.views(
-            self.images.train[index],
-            samples,
-            config.augment,
-            seed=config.train.seed,
-            epoch=epoch,
-            views=range(self.objective.views),
-        )
+        views = self.feed.views(samples, epoch)
         if config.train.channels_last:
             views = torch.stack([view.contiguous(memory_format=torch.channels_last) for view in views])
         self.step += 1

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from collapse_lab.colour import luminance
 from collapse_lab.data import Images
+from collapse_lab.image_files import Pictures, chunks
 
 CHUNK = 1024
 
@@ -24,10 +25,10 @@ def adapted(images: Images, channels: int, size: tuple[int, int]) -> Images:
     return replace(images, train=_fitted(images.train, channels, size), test=_fitted(images.test, channels, size))
 
 
-def _fitted(pixels: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+def _fitted(pixels: Pictures, channels: int, size: tuple[int, int]) -> Pictures:
     if pixels.shape[1:] == (channels, *size):
         return pixels
-    return torch.cat([_resized(_recoloured(part, channels), size) for part in pixels.split(CHUNK)])
+    return torch.cat([_resized(_recoloured(part, channels), size) for part in chunks(pixels, CHUNK)])
 
 
 def _recoloured(pixels: Tensor, channels: int) -> Tensor:

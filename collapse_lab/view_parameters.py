@@ -40,9 +40,17 @@ class Parameters:
 
 
 def parameters(
-    samples: Tensor, config: AugmentConfig, size: tuple[int, int], *, seed: int, epoch: int, views: Sequence[int]
+    samples: Tensor,
+    config: AugmentConfig,
+    size: tuple[int, int] | Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    views: Sequence[int],
 ) -> Parameters:
     """Parameters of V views of N images of ``size`` (height, width), M = V N, view by view.
+
+    ``size`` is that of all images or (N, 2) int64 on the CPU, one row for each.
 
     The distributions are torchvision's: area uniform in ``crop_scale``, logarithm of the ratio uniform in
     ``crop_ratio``, the first of ten tries that fits the image, else the largest central crop; factors uniform in
@@ -59,7 +67,7 @@ def parameters(
     }
     blurred = torch.where(u[:, _BLUR] < config.blur, _between(u[:, _SIGMA], *config.blur_sigma), 0.0)
     return Parameters(
-        box=_boxes(u, config, *size),
+        box=_boxes(u, config, torch.as_tensor(size).expand(len(samples), 2).repeat(len(views), 1)),
         flip=u[:, _FLIP] < config.flip if config.flip else None,
         angle=_between(u[:, _ANGLE], -config.rotation, config.rotation) if config.rotation else None,
         order=u[:, _ORDER].argsort(1) if factors else None,
@@ -69,28 +77,25 @@ def parameters(
     )
 
 
-def _boxes(u: Tensor, config: AugmentConfig, height: int, width: int) -> Tensor:
-    area = height * width * _between(u[:, _AREA], *config.crop_scale)
+def _boxes(u: Tensor, config: AugmentConfig, size: Tensor) -> Tensor:
+    area = size.prod(1, keepdim=True) * _between(u[:, _AREA], *config.crop_scale)
     low, high = torch.tensor(config.crop_ratio, dtype=torch.float64).log().tolist()
     ratio = _between(u[:, _RATIO], low, high).exp()
     sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], -1).round().long()
-    fits = ((sides > 0) & (sides <= torch.tensor([height, width]))).all(-1)
+    fits = ((sides > 0) & (sides <= size[:, None])).all(-1)
     first = sides[torch.arange(len(u)), fits.int().argmax(1)]
-    central = torch.tensor(_central(height, width, *config.crop_ratio))
     found = fits.any(1, keepdim=True)
-    sides = torch.where(found, first, central)
-    slack = torch.tensor([height, width]) - sides
+    sides = torch.where(found, first, _central(size, *config.crop_ratio))
+    slack = size - sides
     drawn = (u[:, [_TOP, _LEFT]] * (slack + 1)).floor().long()
     return torch.cat([torch.where(found, drawn, slack // 2), sides], 1)
 
 
-def _central(height: int, width: int, low: float, high: float) -> tuple[int, int]:
-    """Sides of the largest central crop whose ratio of width to height is allowed."""
-    if width / height < low:
-        return round(width / low), width
-    if width / height > high:
-        return height, round(height * high)
-    return height, width
+def _central(size: Tensor, low: float, high: float) -> Tensor:
+    """Sides (M, 2) of the largest central crops of images (M, 2) whose ratio of width to height is allowed."""
+    height, width = size.double().unbind(1)
+    sides = torch.stack([torch.minimum(height, width / low), torch.minimum(width, height * high)], 1)
+    return sides.round().long()
 
 
 def _factor(u: Tensor, name: str, amount: float) -> Tensor:

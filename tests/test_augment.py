@@ -375,6 +375,7 @@ def test_autocast_does_not_coarsen_the_pixels(images):
         assert torch.equal(make(images, preset("cifar")), expected)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", AUGMENT)
 def test_the_gpu_makes_the_same_views_without_waiting(images, name):

@@ -99,6 +99,7 @@ def test_global_state_is_left_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_draws_the_same_bits():
     on_gpu = draws.uniforms(4, 3, 2, SAMPLES.cuda(), 9).cpu()

@@ -1,0 +1,181 @@
+"""Images that stay in their files: the same pixels, the same views, the same run as from memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from collapse_lab import augment, data, feeds
+from collapse_lab.config import build
+from collapse_lab.data import load
+from collapse_lab.errors import InputError
+from collapse_lab.image_files import ImageFiles, cut
+from collapse_lab.presets import AUGMENT
+from collapse_lab.runs import Run
+from collapse_lab.settings import Config, DataConfig
+from collapse_lab.trainer import Trainer
+from collapse_lab.view_parameters import parameters
+from tests.tiny import same, signalled, tiny, trained
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SIZE = 40
+LEVEL = 1 / 255
+
+
+def photographs(folder: Path, count: int, sizes: list[tuple[int, int]], suffix: str = "png") -> Path:
+    """Smooth random images, two classes, (height, width) in turns."""
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        height, width = sizes[number % len(sizes)]
+        coarse = Image.fromarray(draw.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+        for split in ("train", "val"):
+            path = folder / split / "ab"[number % 2] / f"{number:03}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photographs(tmp_path_factory.mktemp("square"), 32, [(SIZE, SIZE)])
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photographs(tmp_path_factory.mktemp("mixed"), 12, [(40, 64), (81, 50), (33, 33)], "jpg")
+
+
+def streamed(root: Path, **settings: object) -> Config:
+    chosen = {"data__name": "imagefolder", "data__root": root, "data__image_size": SIZE, "data__stream": True}
+    off = {"data__train_images": None, "data__test_images": None, "augment__rotation": 0.0}
+    return tiny(**{**off, **chosen, **settings})
+
+
+def made(config: Config, batches: list[torch.Tensor], *, epoch: int = 1) -> list[torch.Tensor]:
+    feed = feeds.feed(load(config.data).train, config, 2)
+    feed.expect(batches, epoch)
+    views = [feed.views(batch, epoch) for batch in batches]
+    feed.close()
+    return views
+
+
+def both(root: Path, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = [torch.tensor([3, 1, 30, 7, 12, 0]), torch.tensor([8, 9])]
+    configs = (streamed(root, data__stream=stream, **settings) for stream in (True, False))
+    first, second = (torch.cat(made(config, batches), 1) for config in configs)
+    return first, second
+
+
+def test_clean_pixels_are_those_in_memory_to_the_byte(mixed: Path) -> None:
+    memory, files = (load(DataConfig("imagefolder", mixed, image_size=32, stream=stream)) for stream in (False, True))
+    assert isinstance(files.train, ImageFiles)
+    assert files.train.shape == memory.train.shape
+    assert files.name == memory.name
+    index = torch.tensor([5, 0, 11])
+    assert torch.equal(files.train[index], memory.train[index])
+    assert torch.equal(files.test[2:7], memory.test[2:7])
+    for one, other in zip(data.statistics(files.train), data.statistics(memory.train), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_streamed_crop_is_the_one_from_memory_rounded_to_levels(square: Path) -> None:
+    files, memory = both(square, augment__jitter=0.0, augment__flip=0.5)
+    assert not torch.equal(files[0], files[1])
+    # One rounding for rows, one for columns.
+    assert float((files - memory).abs().max()) <= 1.01 * LEVEL
+    assert float((files - memory).abs().mean()) < 0.4 * LEVEL
+
+
+def test_all_that_follows_the_crop_is_drawn_and_done_as_in_memory(square: Path) -> None:
+    chosen = {key.replace(".", "__"): value for key, value in AUGMENT["imagenet"].items()}
+    files, memory = both(square, **{**chosen, "augment__size": 24, "augment__rotation": 30.0})
+    # Factors up to 1.4 thrice; hue and contrast can add to it where channels are nearly equal.
+    assert float((files - memory).abs().mean()) < 1.0 * LEVEL
+    assert float((files - memory).abs().quantile(0.999)) < 10 * LEVEL
+
+
+def test_a_crop_of_the_whole_photograph_has_the_antialias_of_the_device(mixed: Path) -> None:
+    files = ImageFiles(sorted(mixed.rglob("train/*/*.jpg")), SIZE)
+    config = build("simsiam", {"augment.crop_scale": (0.2, 1.0)}).augment
+    for number, (path, size) in enumerate(zip(files.paths, files.sizes(), strict=True)):
+        drawn = parameters(torch.tensor([number]), config, size[None], seed=0, epoch=1, views=(0, 1))
+        crops = torch.empty(2, 3, 16, 16, dtype=torch.uint8)
+        cut(path, drawn.box, crops)
+        whole = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+        expected = augment.apply(whole.expand(2, -1, -1, -1).contiguous(), drawn, (16, 16))
+        assert float((crops / 255 - expected).abs().max()) <= 1.01 * LEVEL
+
+
+def test_boxes_of_images_of_many_sizes_are_those_of_each_alone() -> None:
+    sizes = torch.tensor([[40, 64], [81, 50], [10, 200], [33, 33]])
+    config = build("simsiam", {"augment.crop_scale": (0.5, 1.0)}).augment
+    together = parameters(torch.arange(4), config, sizes, seed=1, epoch=2, views=(0, 1)).box.view(2, 4, 4)
+    for number, size in enumerate(sizes.tolist()):
+        alone = parameters(torch.tensor([number]), config, tuple(size), seed=1, epoch=2, views=(0, 1)).box
+        assert torch.equal(together[:, number], alone)
+        assert (alone[:, 2:] <= sizes[number]).all()
+
+
+def test_a_view_does_not_depend_on_what_was_expected(mixed: Path) -> None:
+    config = streamed(mixed)
+    batches = list(torch.randperm(12, generator=torch.Generator().manual_seed(0)).split(3))
+    feed = feeds.feed(load(config.data).train, config, 2)
+    feed.expect(batches[:2], epoch=1)
+    asked_otherwise = [feed.views(batch, 1) for batch in reversed(batches)]
+    feed.close()
+    for one, other in zip(reversed(asked_otherwise), made(config, batches), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_interrupted_streamed_run_goes_on_to_the_byte_and_records_its_waiting(square: Path, tmp_path: Path) -> None:
+    config = streamed(square, augment__jitter=0.8, augment__brightness=0.4, train__batch=8)
+    assert trained(config, tmp_path / "whole")["state"] == "done"
+    with pytest.raises(KeyboardInterrupt):
+        trained(config, tmp_path / "cut", signalled(6))
+    assert trained(config, tmp_path / "cut")["state"] == "done"
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    timing = pd.read_csv(tmp_path / "whole" / "timing.csv")
+    assert list(timing.columns) == ["epoch", "seconds", "images_per_second", "waiting"]
+    assert ((timing["waiting"] >= 0) & (timing["waiting"] <= timing["seconds"])).all()
+
+
+def test_a_damaged_file_is_named_and_leaves_the_run_to_be_resumed(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "images", 32, [(SIZE, SIZE)])
+    config, images = streamed(root, train__batch=8), load(streamed(root).data)
+    broken = images.train.paths[3]
+    with Run(tmp_path / "run", config) as run:
+        trainer = Trainer(config, run, images, lambda progress: None)
+        broken.write_bytes(broken.read_bytes()[:100])
+        trainer.objective.train()
+        with pytest.raises(InputError, match=rf"image '.*{broken.name}' cannot be decoded: .*; repair or remove it"):
+            trainer._train_step(torch.arange(8), 1)
+        trainer.feed.close()
+
+
+def test_only_folders_of_images_are_streamed() -> None:
+    with pytest.raises(InputError, match=r"data\.stream: found true with data\.name 'digits'; only imagefolder can be"):
+        build("simsiam", {"data.stream": True})
+
+
+def test_photographs_at_224_pixels_train_and_are_evaluated_from_their_files(tmp_path: Path) -> None:
+    root = SHARED / "clothing-10"
+    if not root.is_dir():
+        pytest.skip("shared/data/clothing-10 is absent")
+    chosen = {key.replace(".", "__"): value for key, value in AUGMENT["imagenet"].items()}
+    few = {"data__train_images": 40, "data__test_images": 20, "data__image_size": 224, "train__epochs": 1}
+    config = streamed(root, **{**chosen, **few, "train__batch": 20, "network__width": 2})
+    assert trained(config, tmp_path / "files")["state"] == "done"
+    rows = pd.read_csv(tmp_path / "files" / "metrics.csv", keep_default_na=False)
+    assert rows[(rows["metric"] == "loss")]["value"].astype(float).between(-1, 1).all()
+    # The start is read from clean pixels, which are those of the run in memory.
+    trained(
+        streamed(root, **{**chosen, **few, "train__batch": 20, "network__width": 2, "data__stream": False}),
+        tmp_path / "memory",
+    )
+    other = pd.read_csv(tmp_path / "memory" / "metrics.csv", keep_default_na=False)
+    assert rows[rows["step"] == 0].equals(other[other["step"] == 0])
