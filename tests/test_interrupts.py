@@ -123,8 +123,9 @@ def started(out: Path, *arguments: str, prepare: Callable[[], None] = hear_inter
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 180
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name} within three minutes"
         time.sleep(0.05)
 
 
