@@ -15,7 +15,9 @@ from collapse_lab.optimisation import optimizer, update
 from collapse_lab.trainer import LAYERS
 from tests.tiny import tiny
 
-STEPS = 3  # The backend that captures graphs and runs them as they are keeps every bit; tests/extras has the compiler itself.
+pytestmark = pytest.mark.extras
+
+STEPS = 3  # The backend that captures graphs and runs them as they are keeps every bit; test_compiled_run has the compiler.
 
 
 @pytest.fixture(autouse=True)
