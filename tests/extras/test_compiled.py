@@ -17,7 +17,9 @@ from tests.tiny import tiny
 
 pytestmark = pytest.mark.extras
 
-STEPS = 3  # The backend that captures graphs and runs them as they are keeps every bit; test_compiled_run has the compiler.
+STEPS = (
+    3  # The backend that captures graphs and runs them as they are keeps every bit; test_compiled_run has the compiler.
+)
 
 
 @pytest.fixture(autouse=True)
