@@ -18,6 +18,7 @@ from collapse_lab.runs import read_config, read_status
 from collapse_lab.settings import Config
 from collapse_lab.starts import IMAGES, start_encoder, start_state
 from collapse_lab.trainer import pick_device
+from collapse_lab.view_parameters import view_size
 
 Device = Literal["auto", "cpu", "cuda"]
 ENCODER = "encoder."
@@ -67,8 +68,7 @@ def restored(
     where = pick_device(config.train)
     step, weights = _weights(directory / "checkpoint.pt")
     loaded = images or data.load(replace(config.data, root=root or config.data.root))
-    height, width = loaded.train.shape[2:]
-    size = (config.augment.size or height, config.augment.size or width)
+    size = view_size(config.augment, loaded.train.shape)
     encoder = _encoder(config, loaded, size)
     _require_same_images(directory, encoder, weights, loaded)
     try:

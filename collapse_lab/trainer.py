@@ -39,6 +39,7 @@ from collapse_lab.optimisation import optimizer, set_rates, update
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
 from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.starts import initial_objective
+from collapse_lab.view_parameters import view_size
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
@@ -119,8 +120,7 @@ class Trainer:
         self.images = images.to(self.device)
         self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
-        height, width = images.train.shape[2:]
-        self.view_size = (config.augment.size or height, config.augment.size or width)
+        self.view_size = view_size(config.augment, images.train.shape)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
