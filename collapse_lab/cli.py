@@ -135,7 +135,7 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
     from collapse_lab import grid, runs, workers
     from collapse_lab.display import Display
     from collapse_lab.launch import process_group
-    from collapse_lab.trainer import pick_device
+    from collapse_lab.machine import pick_device
 
     ((path, config),) = grid.arms([config], [config.train.seed]).items()
     directory = out / (_one_name(name) or grid.study_name(shared)) / path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab import augment, draws
+from collapse_lab import draws
 from collapse_lab.arrays import refused
 from collapse_lab.batchnorm import synchronised
 from collapse_lab.collective import any_of, average, processes
@@ -24,6 +23,7 @@ from collapse_lab.expectation import expectation_values
 from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.launch import first_process_first, lost_another
+from collapse_lab.machine import pick_device, threads
 from collapse_lab.monitors import (
     OUTLIER_SHARE,
     RANKME_CENTRED,
@@ -37,7 +37,7 @@ from collapse_lab.monitors import (
 )
 from collapse_lab.optimisation import optimizer, set_rates, update
 from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
-from collapse_lab.settings import Config, TrainConfig
+from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
 from collapse_lab.view_parameters import view_size
 
@@ -343,62 +343,5 @@ class Trainer:
             self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
 
 
-def check(config: Config, images: Images) -> None:
-    """Raise ``InputError`` where a configuration does not fit the images or the machine."""
-    pick_device(config.train)
-    augment.require_channels(config.augment, images.train.shape[1])
-    count, bank = len(images.train), len(images.labelled)
-    if config.train.batch > count:
-        raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
-    if config.train.batch % (processes()[1] * config.train.accumulate):
-        parts = f"{processes()[1]} processes, each in {config.train.accumulate} parts"
-        raise InputError(f"train.batch: found {config.train.batch}, {parts}, cannot share it equally")
-    require_memory(config, count)
-    if config.monitor.k > bank:
-        raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
-
-
-def require_memory(config: Config, images: int, available: int | None = None) -> None:
-    """Raise ``InputError`` where the etas of so many images do not fit into the bytes ``available``, those of the device."""
-    if config.target.estimate != "memory":
-        return
-    width = torch.finfo(getattr(torch, config.target.eta_dtype)).bits // 8
-    dim = config.network.projector_dim
-    need, free = images * dim * width, _memory(pick_device(config.train)) if available is None else available
-    if need > free:
-        raise InputError(
-            f"target.estimate: found 'memory', whose etas of {images} images take {need / 1e9:.3g} GB, and there are "
-            f"{free / 1e9:.3g} GB; choose target.eta_dtype float16, network.projector_dim less than {dim}, or fewer images"
-        )
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes free on a GPU, or all of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def pick_device(config: TrainConfig) -> torch.device:
-    """The device of a run; raises ``InputError`` where a GPU is asked for and there is none."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "train.device: found 'cuda', this machine has no usable GPU; allowed here are 'cpu' and 'auto'"
-        )
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-
-
 def _std_ratio(readings: list[Reading]) -> float:
     return next(r.value for r in readings if r.layer == "projector" and r.metric == "std_ratio")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use so many CPU threads, and put the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS, method
 from collapse_lab.objective import Objective, build_objective
 from collapse_lab.optimisation import optimizer, update
-from collapse_lab.trainer import require_memory
+from collapse_lab.preflight import require_memory
 
 IMAGES, BATCH = 48, 16
 
