@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 from collapse_lab.errors import InputError
 from collapse_lab.settings import TrainConfig
+
+MEMINFO = Path("/proc/meminfo")
 
 
 def cores() -> int:
@@ -39,8 +43,14 @@ def pick_device(config: TrainConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
-def memory(device: torch.device) -> int:
-    """Bytes free on a GPU, or all of the machine's."""
+def free_memory(device: torch.device) -> float:
+    """Bytes free on a GPU, or that this machine can give to a process without swapping.
+
+    All of the machine's where the system does not say what is free, infinity where it says nothing.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, KeyError):
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf

@@ -8,7 +8,7 @@ from collapse_lab import augment
 from collapse_lab.collective import processes
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
-from collapse_lab.machine import memory, pick_device
+from collapse_lab.machine import free_memory, pick_device
 from collapse_lab.settings import Config
 
 
@@ -28,14 +28,15 @@ def check(config: Config, images: Images) -> None:
 
 
 def require_memory(config: Config, images: int, available: int | None = None) -> None:
-    """Raise ``InputError`` where the etas of so many images do not fit into the bytes ``available``, those of the device."""
+    """Raise ``InputError`` where the etas of so many images exceed the bytes ``available``, those free on the device."""
     if config.target.estimate != "memory":
         return
     width = torch.finfo(getattr(torch, config.target.eta_dtype)).bits // 8
     dim = config.network.projector_dim
-    need, free = images * dim * width, memory(pick_device(config.train)) if available is None else available
+    need = images * dim * width
+    free = free_memory(pick_device(config.train)) if available is None else available
     if need > free:
         raise InputError(
             f"target.estimate: found 'memory', whose etas of {images} images take {need / 1e9:.3g} GB, and there are "
-            f"{free / 1e9:.3g} GB; choose target.eta_dtype float16, network.projector_dim less than {dim}, or fewer images"
+            f"{free / 1e9:.3g} GB free; choose target.eta_dtype float16, network.projector_dim less than {dim}, or fewer images"
         )
