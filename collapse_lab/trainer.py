@@ -24,19 +24,10 @@ from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.machine import pick_device, threads
-from collapse_lab.monitors import (
-    OUTLIER_SHARE,
-    RANKME_CENTRED,
-    SPECTRUM,
-    Alarm,
-    Alert,
-    History,
-    Reading,
-    Watch,
-    judge_run,
-)
+from collapse_lab.monitors import OUTLIER_SHARE, RANKME_CENTRED, SPECTRUM, Alert, Reading, Watch
 from collapse_lab.optimisation import optimizer, set_rates, update
-from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
+from collapse_lab.runs import ENDED, Row, Run
+from collapse_lab.self_diagnosis import CollapseAlarm, Stopped, verdict
 from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
 from collapse_lab.view_parameters import view_size
@@ -68,14 +59,6 @@ class Diverged(Exception):
         self.step = step
 
 
-class Stopped(Exception):
-    """The alarm went off in a run that is to stop on collapse."""
-
-    def __init__(self, alert: Alert) -> None:
-        super().__init__(str(alert))
-        self.alert = alert
-
-
 def train(config: Config, run: Run, images: Images, report: Report) -> dict[str, Any]:
     """Train to the end from wherever the directory stands, and return the final status.
 
@@ -93,11 +76,11 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
         with trainer.interrupts:
             try:
                 trainer.run_epochs()
-                run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
+                run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarm.told(run.directory))
             except Stopped:
-                run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
+                run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarm.told(run.directory))
             except Diverged as error:
-                run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
+                run.write_status("failed", error.step, "diverged", str(error), **trainer.alarm.told(run.directory))
             except KeyboardInterrupt:
                 run.write_status("interrupted", trainer.step)
                 raise
@@ -132,8 +115,7 @@ class Trainer:
         self.step = 0
         self._epochs = 0
         self._losses: list[Tensor] = []
-        self._alarm = Alarm()
-        self._alerts: list[Alert] = []
+        self.alarm = CollapseAlarm(config.monitor.on_collapse)
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
@@ -170,18 +152,8 @@ class Trainer:
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode; None for a run of no epochs, and where another process writes."""
-        if processes()[0]:
-            return None
-        train = self.config.train
-        history = History("projector", self.config.views * train.batch, self.config.network.projector_dim)
-        cosine = self.config.objective.loss == "negative-cosine"
-        for step, layer, metric, _, value in train_readings(self.run.directory):
-            if layer == "projector":
-                history.add(step, metric, value)
-            elif metric == "loss" and cosine:
-                history.agreement[step] = -value
-        return judge_run({"projector": history})["projector"].kind if history.steps else None
+        """The verdict on the run so far; None where another process writes."""
+        return None if processes()[0] else verdict(self.run.directory, self.config)
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         table: list[Row] = []
@@ -220,7 +192,7 @@ class Trainer:
                 if readings:
                     loss = self._mean_loss()
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
-                    alert = self._listen(readings)
+                    alert = self.alarm.listen(readings)
                     self.report(
                         Progress(
                             self.step, self.steps, rate, loss, _std_ratio(readings), alert, (waited or 0.0) / seconds
@@ -242,29 +214,6 @@ class Trainer:
             self.run.append(table)
             self._save(healthy=False)
             raise
-
-    def alarms(self) -> dict[str, Any]:
-        """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
-        alert = self._projector_alert()
-        if alert is None:
-            return {}
-        kept = HEALTHY if (self.run.directory / HEALTHY).exists() else None
-        return {"alarm": alert._asdict(), "first_tap": self._alerts[0].layer, "healthy_checkpoint": kept}
-
-    def _projector_alert(self) -> Alert | None:
-        return next((alert for alert in self._alerts if alert.layer == "projector"), None)
-
-    def _listen(self, readings: list[Reading]) -> Alert | None:
-        """The alert that these readings raise at the projector; raises it where the run is to stop."""
-        mode = self.config.monitor.on_collapse
-        if mode == "ignore" or self._projector_alert() is not None:
-            return None
-        # As the table has them, from which a resumed run hears them again.
-        self._alerts += self._alarm.update(r._replace(value=rounded(r.value)) for r in readings)
-        alert = self._projector_alert()
-        if alert is not None and mode == "stop":
-            raise Stopped(alert)
-        return alert
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
@@ -328,10 +277,11 @@ class Trainer:
             "epochs": self._epochs,
             "losses": self._pending(),
         }
-        healthy = healthy and self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects
         # The rates of the warm-up do not depend on the number of epochs, all later ones do.
         self.run.save_checkpoint(
-            state, extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch, healthy=healthy
+            state,
+            extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch,
+            healthy=healthy and self.alarm.is_quiet,
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -339,8 +289,7 @@ class Trainer:
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self._epochs, self._losses = state["step"], state["epochs"], list(state["losses"])
-        if self.config.monitor.on_collapse != "ignore":
-            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
+        self.alarm.recall(self.run.directory)
 
 
 def _std_ratio(readings: list[Reading]) -> float:

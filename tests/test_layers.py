@@ -36,7 +36,7 @@ CORE = [
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
     ["heatmap", "study_tables", "study_plots", "evaluation_flags", "runs"],
     ["augment", "objective", "compiled"],
-    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time", "preflight"],
+    ["evaluate", "arrays", "evidence", "optimisation", "collapse_time", "preflight", "self_diagnosis"],
     ["starts", "expectation", "feeds"],
     ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
     ["workers", "network_measures", "restored", "supervised"],

@@ -310,8 +310,9 @@ def test_the_alarm_hears_the_values_of_the_table(tmp_path):
     class Overheard(trainer.Trainer):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            update = self._alarm.update
-            self._alarm.update = lambda readings: update(heard.extend(found := list(readings)) or found)
+            alarm = self.alarm._alarm
+            update = alarm.update
+            alarm.update = lambda readings: update(heard.extend(found := list(readings)) or found)
 
     trained(tiny(monitor__on_collapse="warn"), tmp_path, Overheard)
     assert [tuple(reading) for reading in heard if reading.metric == "rankme"] == [
