@@ -132,7 +132,7 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
     In several processes: torchrun --nproc-per-node N -m collapse_lab train METHOD; --train.batch is that of all together.
     """
     shared, (config,) = configured((method,), values)
-    from collapse_lab import grid, runs, workers
+    from collapse_lab import grid, run_records, workers
     from collapse_lab.display import Display
     from collapse_lab.launch import process_group
     from collapse_lab.machine import pick_device
@@ -147,7 +147,7 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
         state = workers.run_one(config, directory, overwrite=overwrite, listen=listen)
     if rank:
         return
-    values = runs.final_values(directory)
+    values = run_records.final_values(directory)
     cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
     cells |= {key: f"{value:.4f}" for key, value in values.items()}
     _answer({"run": str(directory), **state, "values": values}, [cells], as_json)

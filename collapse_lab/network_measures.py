@@ -14,7 +14,7 @@ from collapse_lab.evaluate import calibrated
 from collapse_lab.expectation import expectation_values
 from collapse_lab.machine import pick_device, threads
 from collapse_lab.objective import Objective
-from collapse_lab.runs import read_config
+from collapse_lab.run_records import read_config
 from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
 from collapse_lab.view_parameters import view_size

@@ -13,7 +13,7 @@ from collapse_lab.arrays import reason
 from collapse_lab.errors import InputError
 from collapse_lab.monitors.history import History, judge_run
 from collapse_lab.monitors.verdict import Verdict, Vote
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status
 from collapse_lab.settings import Config
 from collapse_lab.trainer import LAYERS
 

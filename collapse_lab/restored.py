@@ -15,7 +15,7 @@ from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated_encoder
 from collapse_lab.machine import pick_device
 from collapse_lab.networks import Encoder
-from collapse_lab.runs import read_config, read_status
+from collapse_lab.run_records import read_config, read_status
 from collapse_lab.settings import Config
 from collapse_lab.starts import IMAGES, start_encoder, start_state
 from collapse_lab.view_parameters import view_size

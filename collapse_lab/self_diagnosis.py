@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collapse_lab.monitors import Alarm, Alert, History, Reading, judge_run
-from collapse_lab.runs import HEALTHY, rounded, train_readings
+from collapse_lab.run_records import train_readings
+from collapse_lab.runs import HEALTHY, rounded
 from collapse_lab.settings import Config
 
 

@@ -17,7 +17,7 @@ from collapse_lab.evaluate import clean
 from collapse_lab.image_files import Pictures
 from collapse_lab.networks import Encoder
 from collapse_lab.objective import Objective, assemble
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status
 from collapse_lab.settings import Config, TrainConfig
 
 IMAGES = 512

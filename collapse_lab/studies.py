@@ -12,7 +12,7 @@ from collapse_lab.errors import InputError
 from collapse_lab.grid import train_grids
 from collapse_lab.measured import kept, measure_all, resolve
 from collapse_lab.plan import Plan
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status
 from collapse_lab.study import QUANTITIES, Contrast, Measure
 from collapse_lab.summary import arm, protocol, seed_of, spread
 from collapse_lab.whole import write_whole

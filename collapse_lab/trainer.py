@@ -26,7 +26,8 @@ from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.machine import pick_device, threads
 from collapse_lab.monitors import OUTLIER_SHARE, RANKME_CENTRED, SPECTRUM, Alert, Reading, Watch
 from collapse_lab.optimisation import optimizer, set_rates, update
-from collapse_lab.runs import ENDED, Row, Run
+from collapse_lab.run_records import ENDED
+from collapse_lab.runs import Row, Run
 from collapse_lab.self_diagnosis import CollapseAlarm, Stopped, verdict
 from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective

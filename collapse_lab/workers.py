@@ -26,7 +26,8 @@ from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.machine import cores, pick_device
 from collapse_lab.preflight import check
-from collapse_lab.runs import ENDED, Follower, Run
+from collapse_lab.run_records import ENDED
+from collapse_lab.runs import Follower, Run
 from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, train
 from collapse_lab.whole import write_whole

@@ -15,7 +15,8 @@ from collapse_lab import trainer
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
 from collapse_lab.monitors import Alarm, Reading
-from collapse_lab.runs import Run, train_readings
+from collapse_lab.run_records import train_readings
+from collapse_lab.runs import Run
 from collapse_lab.snapshots import sealed
 
 

@@ -21,7 +21,8 @@ from collapse_lab.objective import build_objective
 from collapse_lab.optimisation import schedule
 from collapse_lab.preflight import check
 from collapse_lab.presets import DATA
-from collapse_lab.runs import Run, final_values
+from collapse_lab.run_records import final_values
+from collapse_lab.runs import Run
 from collapse_lab.settings import Config
 from collapse_lab.trainer import Progress, train
 
