@@ -20,7 +20,7 @@ CORE = [
         "environment",
         "interrupts",
     ],
-    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch"],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch", "style"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],
