@@ -15,7 +15,7 @@ from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated_encoder
 from collapse_lab.machine import pick_device
 from collapse_lab.networks import Encoder
-from collapse_lab.run_records import read_config, read_status
+from collapse_lab.run_records import read_config, read_status, runs_within
 from collapse_lab.settings import Config
 from collapse_lab.starts import IMAGES, start_encoder, start_state
 from collapse_lab.view_parameters import view_size
@@ -83,8 +83,7 @@ def _records(directory: Path) -> tuple[Config, dict[str, Any]]:
     if not directory.is_dir():
         raise InputError(f"run '{directory}' is no directory; a run is one, such as runs/STUDY/simsiam/seed0")
     if not (directory / "config.json").is_file():
-        runs = [str(path.parent.relative_to(directory)) for path in sorted(directory.glob("*/*/config.json"))]
-        hint = f"it is a study, its runs are {', '.join(runs[:4])}" if runs else "a run is made by `collapse-lab train`"
+        hint = runs_within(directory, "config.json") or "a run is made by `collapse-lab train`"
         raise InputError(f"run '{directory}' has no config.json; {hint}")
     return read_config(directory), read_status(directory)
 

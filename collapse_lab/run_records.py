@@ -37,6 +37,15 @@ def read_config(directory: Path) -> Config:
         raise InputError(f"record '{path}' is damaged ({reason}); --overwrite starts the run afresh") from None
 
 
+def runs_within(directory: Path, record: str) -> str:
+    """What a directory without that record is instead, where runs with one lie in it: an arm or a study; else empty."""
+    for what, depth in (("an arm", "*"), ("a study", "*/*")):
+        runs = [str(path.parent.relative_to(directory)) for path in sorted(directory.glob(f"{depth}/{record}"))]
+        if runs:
+            return f"it is {what}, its runs are {', '.join(runs[:4])}"
+    return ""
+
+
 def read_json(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """The object in a record of a run's directory; ``InputError`` where it is damaged or lacks one of these names."""
     try:
