@@ -17,7 +17,7 @@ from collapse_lab.machine import pick_device
 from collapse_lab.networks import Encoder
 from collapse_lab.run_records import read_config, read_status, runs_within
 from collapse_lab.settings import Config
-from collapse_lab.starts import IMAGES, start_encoder, start_state
+from collapse_lab.starts import initial_encoder
 from collapse_lab.view_parameters import view_size
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,9 +41,7 @@ class Restored(NamedTuple):
 
     def start(self) -> Encoder:
         """The encoder as the run began with it, BatchNorm calibrated on the training images."""
-        initial = _encoder(self.config, self.images, self.size)
-        earlier = start_state(self.config.train, self.directory)
-        start_encoder(initial, self.config, earlier, self.images.train[:IMAGES].cpu(), self.size)
+        initial, _ = initial_encoder(self.config, self.directory, self.images.train, self.size)
         moved = initial.to(self.device)
         return calibrated_encoder(moved, self.images.train, self.size).eval().requires_grad_(False)
 
@@ -69,7 +67,7 @@ def restored(
     step, weights = _weights(directory / "checkpoint.pt")
     loaded = images or data.load(replace(config.data, root=root or config.data.root))
     size = view_size(config.augment, loaded.train.shape)
-    encoder = _encoder(config, loaded, size)
+    encoder = networks.encoder(config.network, *data.statistics(loaded.train), min(size), config.train.seed)
     _require_same_images(directory, encoder, weights, loaded)
     try:
         encoder.load_state_dict(weights)
@@ -106,10 +104,6 @@ def _weights(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
         objective: dict[str, torch.Tensor] = state["objective"]
         step = int(state["step"])
     return step, {name.removeprefix(ENCODER): one for name, one in objective.items() if name.startswith(ENCODER)}
-
-
-def _encoder(config: Config, images: Images, size: tuple[int, int]) -> Encoder:
-    return networks.encoder(config.network, *data.statistics(images.train), min(size), config.train.seed)
 
 
 def _require_same_images(directory: Path, encoder: Encoder, weights: dict[str, torch.Tensor], images: Images) -> None:
