@@ -73,7 +73,6 @@ class Run:
 
     def __init__(self, directory: Path, config: Config, *, overwrite: bool = False) -> None:
         self.directory, self.config = directory, config
-        self._checkpoint, self._previous = directory / CHECKPOINT, directory / PREVIOUS
         self._metrics, self._timing = directory / METRICS, directory / TIMING
         with ExitStack() as held:
             held.callback(_claimed(directory).release)
@@ -139,7 +138,7 @@ class Run:
         content = sealed({**state, **known})
         if healthy:
             self._write(HEALTHY, content)
-        self._write(CHECKPOINT, content, keep=self._previous)
+        self._write(CHECKPOINT, content, keep=self.directory / PREVIOUS)
 
     def resume(self, device: torch.device) -> dict[str, Any] | None:
         """The latest state that can be used, the tables being cut back to it; None where there is none yet.
