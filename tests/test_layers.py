@@ -37,7 +37,7 @@ CORE = [
     ["contrast", "targets"],
     ["monitors", "data", "resample", "networks", "heads", "plots", "tables", "flags", "study"],
     ["heatmap", "study_tables", "study_plots", "evaluation_flags", "runs"],
-    ["augment", "objective", "compiled"],
+    ["augment", "objective", "compiled", "answers"],
     ["evaluate", "arrays", "evidence", "optimisation", "collapse_time", "preflight", "self_diagnosis"],
     ["starts", "expectation", "feeds"],
     ["trainer", "weights", "report", "paired", "augmentation_loss", "features", "transfer"],
