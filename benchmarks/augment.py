@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
+from measure import ROOT, commit, machine, summary, versions
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms as v1
@@ -35,7 +30,6 @@ from collapse_lab.config import build
 from collapse_lab.presets import AUGMENT
 from collapse_lab.settings import AugmentConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = 32
 Contender = Callable[[Tensor], Tensor]
 
@@ -129,7 +123,7 @@ def measure(runs: dict[str, Contender], images: Tensor, rounds: int) -> dict[str
             rates[name].append(2 * len(images) / (time.perf_counter() - start))
             if made.shape != (2, *images.shape) or made.dtype != torch.float32:
                 raise SystemExit(f"{name} made {made.dtype} {tuple(made.shape)}")
-    return {name: {"mean": mean(r[1:]), "std": stdev(r[1:]), "n": rounds} for name, r in rates.items()}
+    return {name: summary(r[1:]) for name, r in rates.items()}
 
 
 def load(path: Path | None, batch: int) -> tuple[Tensor, str]:
@@ -141,27 +135,6 @@ def load(path: Path | None, batch: int) -> tuple[Tensor, str]:
     if array.shape != (batch, SIZE, SIZE, 3):
         raise SystemExit(f"{path}: train_images[:{batch}] has shape {array.shape}, needs ({batch}, {SIZE}, {SIZE}, 3)")
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(), f"train_images of {path.name}"
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    packages = [name for name in ("torch", "torchvision", "kornia", "lightly") if find_spec(name)]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def commit() -> str:
-    """The commit of the code, with ``-dirty`` where files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:
@@ -185,7 +158,7 @@ def main() -> None:
         "images": source,
         "views_per_second": results,
         "not_installed": missing,
-        "machine": machine(),
+        "machine": machine() | versions("kornia"),
         "commit": commit(),
         "command": command,
     }

@@ -12,25 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 import torch
+from measure import ROOT, commit, machine, summary
 from torch import Tensor
 
 from collapse_lab.geometry import Moments, effective_rank, moments, rankme, unit_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 BATCH = 256
 OURS = "second moment, float64 (collapse_lab)"
 READING = "of which the reading, once gathered"
@@ -104,31 +98,6 @@ def measure(batches: tuple[Tensor, ...], rounds: int) -> tuple[dict[str, list[fl
     return seconds, values
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Mean, standard deviation and number of values."""
-    return {"mean": mean(values), "std": stdev(values), "n": len(values)}
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """The commit of the code, with ``-dirty`` where files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     """Measure, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,8 +115,8 @@ def main() -> None:
     ours = seconds[OURS]
     results = {
         name: {
-            "seconds": spread(times),
-            "times_ours": spread([other / own for other, own in zip(times, ours, strict=True)]),
+            "seconds": summary(times),
+            "times_ours": summary([other / own for other, own in zip(times, ours, strict=True)]),
             "value": values[name],
             "rank_one": rank_one[name],
         }

@@ -40,11 +40,12 @@ from torchvision.transforms import v2
 from collapse_lab.config import build
 from collapse_lab.data import Images, statistics
 from collapse_lab.flags import assignments
+from collapse_lab.machine import pick_device, threads
 from collapse_lab.objective import Objective, build_objective
 from collapse_lab.presets import AUGMENT, HEADS
 from collapse_lab.runs import Run
 from collapse_lab.settings import Config
-from collapse_lab.trainer import Trainer, pick_device, threads
+from collapse_lab.trainer import Trainer
 
 SIZE, TEST = 32, 200
 CASES = {

@@ -14,7 +14,7 @@ from collapse_lab.colour import blend, blend_matrices, luminance, rotate_hue
 from collapse_lab.errors import InputError
 from collapse_lab.resample import moved
 from collapse_lab.settings import AugmentConfig
-from collapse_lab.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, parameters
+from collapse_lab.view_parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters, parameters, view_size
 
 # Images and one amount each, the amounts on the CPU.
 Operation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -37,7 +37,7 @@ def views(
     _check(images, samples, config)
     height, width = images.shape[2:]
     drawn = parameters(samples, config, (height, width), seed=seed, epoch=epoch, views=views)
-    size = (height, width) if config.size is None else (config.size, config.size)
+    size = view_size(config, images.shape)
     made = apply(images.repeat(len(views), 1, 1, 1), drawn, size)
     return made.view(len(views), *images.shape[:2], *size)
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from collapse_lab import __version__
+from collapse_lab.answers import answer, print_study, tell
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.evaluation_flags import evaluation_flags, requested, transfer_images
 from collapse_lab.flags import (
@@ -67,7 +68,7 @@ def compare(
     asked = grid.Grid(_one_name(name) or grid.study_name(shared), shared, runs)
     with Display(len(runs)) as display:
         summary = grid.run_study(out, asked, overwrite=overwrite, listen=display.show)
-    _answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
+    answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
     drawn = plots.draw(out / asked.name, out / asked.name)
     click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
 
@@ -105,16 +106,16 @@ def study(
     place = out / "smoke" if smoke else out
     plans = [plan.planned(file, chosen, 1 if smoke else seeds, smoke=smoke) for file in found]
     with Display(len({(each.grid.name, path) for each in plans for path in each.grid.runs})) as display:
-        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=_tell)
+        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=tell)
     if as_json:
         click.echo(json.dumps({"studies": outcome.summaries}, indent=2))
     for file in found:
         summary = outcome.summaries[file.name]
         if not as_json:
-            _print_study(summary)
+            print_study(summary)
         directory = place / studies.RESULTS / file.name
         drawn = study_plots.draw(summary, place, directory, course=file.study.curves)
-        _tell(f"figures: {', '.join(map(str, drawn))}")
+        tell(f"figures: {', '.join(map(str, drawn))}")
     for error in outcome.errors:
         raise error
 
@@ -132,10 +133,10 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
     In several processes: torchrun --nproc-per-node N -m collapse_lab train METHOD; --train.batch is that of all together.
     """
     shared, (config,) = configured((method,), values)
-    from collapse_lab import grid, runs, workers
+    from collapse_lab import grid, run_records, workers
     from collapse_lab.display import Display
     from collapse_lab.launch import process_group
-    from collapse_lab.trainer import pick_device
+    from collapse_lab.machine import pick_device
 
     ((path, config),) = grid.arms([config], [config.train.seed]).items()
     directory = out / (_one_name(name) or grid.study_name(shared)) / path
@@ -147,10 +148,10 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
         state = workers.run_one(config, directory, overwrite=overwrite, listen=listen)
     if rank:
         return
-    values = runs.final_values(directory)
+    values = run_records.final_values(directory)
     cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
     cells |= {key: f"{value:.4f}" for key, value in values.items()}
-    _answer({"run": str(directory), **state, "values": values}, [cells], as_json)
+    answer({"run": str(directory), **state, "values": values}, [cells], as_json)
 
 
 @commands.command()
@@ -208,7 +209,7 @@ def diagnose(
     diagnosis = diagnosed(path, key=key, reference=reference, checkpoint=checkpoint)
     document = diagnosis.document()
     written = out and report.write(out, document, diagnosis.panels)
-    _answer(document, diagnosis.cells(), as_json, caption=diagnosis.caption())
+    answer(document, diagnosis.cells(), as_json, caption=diagnosis.caption())
     if written:
         click.echo(f"report: {written}", err=True)
     click.get_current_context().exit(diagnosis.exit_code)
@@ -235,7 +236,7 @@ def evaluate(run: Path, out: Path | None, as_json: bool, **values: Any) -> None:
         directory, request, images, lambda *told: click.echo(evaluation_table.line(*told), err=True)
     )
     evaluation_table.write(path, document)
-    _answer(document, evaluation_table.cells(document), as_json, caption=evaluation_table.caption(document))
+    answer(document, evaluation_table.cells(document), as_json, caption=evaluation_table.caption(document))
 
 
 @commands.command()
@@ -250,7 +251,7 @@ def methods(as_json: bool) -> None:
     narrow = console.is_terminal and console.width < WIDE
     cells = tables.narrow_method_cells() if narrow else tables.method_cells()
     caption = f"A terminal of {WIDE} columns shows more, --json all." if narrow else tables.METHODS_CAPTION
-    _answer({"methods": tables.method_documents()}, cells, as_json, caption)
+    answer({"methods": tables.method_documents()}, cells, as_json, caption)
 
 
 def _require_model(model: str | None, path: Path, given: dict[str, str | None]) -> None:
@@ -267,36 +268,6 @@ def _require_model(model: str | None, path: Path, given: dict[str, str | None]) 
         raise InputError(
             "--data: none given; a checkpoint is judged on images: an .npz file, a folder, or a data set's name"
         )
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _print_study(summary: dict[str, Any]) -> None:
-    from collapse_lab import study_tables
-
-    click.echo(f"\n{summary['study']}: {summary['question']}")
-    for cells in study_tables.as_tables(summary):
-        _answer(summary, cells, as_json=False)
-    for line in (*study_tables.failures(summary), study_tables.caption(summary)):
-        click.echo(line)
-
-
-def _answer(document: Any, cells: list[dict[str, str]], as_json: bool, caption: str = "") -> None:
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-        return
-    from rich.console import Console
-
-    from collapse_lab.tables import terminal
-
-    console = Console()
-    # A pipe has no width of its own; a table cut to 80 columns would lose its numbers.
-    console = console if console.is_terminal else Console(width=200)
-    console.print(terminal(cells))
-    if caption:
-        console.print(caption, highlight=False)
 
 
 commands.add_command(toy)

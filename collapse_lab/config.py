@@ -6,7 +6,6 @@ method, TOML file, flags. Every value passes the same checks whatever layer it c
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from collapse_lab.errors import InputError
+from collapse_lab.errors import InputError, did_you_mean
 from collapse_lab.settings import Config
 
 if sys.version_info >= (3, 11):
@@ -66,8 +65,7 @@ def build(method: str, *layers: Overrides) -> Config:
     tree: dict[str, Any] = {"method": method}
     for name, value in {name: value for layer in layers for name, value in layer.items()}.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "`collapse-lab train --help` lists the keys"
+            hint = did_you_mean(name, known, "`collapse-lab train --help` lists the keys")
             raise InputError(f"unknown configuration key '{name}'; {hint}")
         section, leaf = name.split(".")
         tree.setdefault(section, {})[leaf] = value

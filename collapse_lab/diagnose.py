@@ -27,7 +27,7 @@ from collapse_lab.monitors.verdict import (
     measure,
 )
 from collapse_lab.report import MEANINGS
-from collapse_lab.runs import final_values
+from collapse_lab.run_records import final_values
 
 ARRAYS = (".npy", ".npz")
 EXPECTED = "expected are features (.npy, .npz), a run directory or a checkpoint"

@@ -13,11 +13,11 @@ from collapse_lab.data import Images
 from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
 from collapse_lab.features import Views, features
+from collapse_lab.machine import threads
 from collapse_lab.networks import Encoder
 from collapse_lab.recipes import Kind, Recipe, Request
 from collapse_lab.restored import Restored
 from collapse_lab.supervised import rate, supervised_accuracy
-from collapse_lab.trainer import threads
 from collapse_lab.transfer import adapted
 
 # Parts of the key of what an evaluation draws; the initialisation of the networks has 0 and 1.

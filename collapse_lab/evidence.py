@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from collapse_lab.plots import COLOURS, DASHES, GREY, MARKED, SMALLEST
+from collapse_lab.plots import MARKED, SMALLEST
+from collapse_lab.style import COLOURS, DASHES, GREY
 
 LAYER = "projector"
 ONSET = "#B34700"

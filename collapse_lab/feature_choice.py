@@ -6,9 +6,9 @@ from pathlib import Path
 
 from collapse_lab.data import Images
 from collapse_lab.evaluation import results
+from collapse_lab.machine import threads
 from collapse_lab.recipes import KINDS, Request
 from collapse_lab.restored import restored
-from collapse_lab.trainer import threads
 
 
 def feature_choice(run_directory: Path, images: Images, *, views: int = 16) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 
 from collapse_lab.config import Leaf, Overrides, build, leaves, parse, read_toml
-from collapse_lab.errors import InputError
+from collapse_lab.errors import InputError, did_you_mean
 from collapse_lab.methods import method, require_consistent
 from collapse_lab.presets import DATA, FILLED_IN, PRESETS
 from collapse_lab.settings import Config, DataConfig, DataName
@@ -68,8 +67,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "`collapse-lab train --help` lists the keys"
+            hint = did_you_mean(name, known, "`collapse-lab train --help` lists the keys")
             what = f"unknown configuration key '{name}'" if equals else f"found '{text}', expected key=value"
             raise InputError(f"--set: {what}; {hint}")
         pair = get_origin(known[name].annotation) is tuple

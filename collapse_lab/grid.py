@@ -14,10 +14,11 @@ from collapse_lab import data
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
-from collapse_lab.runs import ENDED, Run, read_config, read_status, require_free
+from collapse_lab.preflight import check
+from collapse_lab.run_records import ENDED, read_config, read_status
+from collapse_lab.runs import Run, require_free
 from collapse_lab.settings import Config, DataConfig
 from collapse_lab.summary import comparison, protocol, recorded
-from collapse_lab.trainer import check
 from collapse_lab.workers import Listener, News, run_name, train_all
 
 

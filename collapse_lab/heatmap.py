@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import GREY, STYLE, save
 from collapse_lab.records import read_metrics
+from collapse_lab.style import GREY, STYLE, save
 
 LOST = 0.5
 

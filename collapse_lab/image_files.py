@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import functional
 
 from collapse_lab.errors import InputError
+from collapse_lab.machine import cores
 
 Result = TypeVar("Result")
 
@@ -163,9 +163,3 @@ def opened(path: Path, read: Callable[[Image.Image], Result]) -> Result:
 def one_line(error: BaseException) -> str:
     """The message of an error without its line breaks, or its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def cores() -> int:
-    """Cores for this process: those it may use, shared with the other processes that torchrun started on this machine."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -12,11 +12,12 @@ from collapse_lab import augmentation_loss, snapshots
 from collapse_lab.data import Images
 from collapse_lab.evaluate import calibrated
 from collapse_lab.expectation import expectation_values
+from collapse_lab.machine import pick_device, threads
 from collapse_lab.objective import Objective
-from collapse_lab.runs import read_config
+from collapse_lab.run_records import read_config
 from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
-from collapse_lab.trainer import pick_device, threads
+from collapse_lab.view_parameters import view_size
 
 Measured = Callable[[Objective, Images, Config], dict[str, float]]
 
@@ -66,8 +67,7 @@ def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[st
     config = read_config(directory)
     device = pick_device(config.train)
     here = images.to(device)
-    height, width = images.train.shape[2:]
-    size = (config.augment.size or height, config.augment.size or width)
+    size = view_size(config.augment, images.train.shape)
     with threads(config.train.threads):
         objective = initial_objective(config, directory, images.train, size).to(device)
         start = measure(calibrated(objective, here.train, size), here, config)

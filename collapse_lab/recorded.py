@@ -13,7 +13,7 @@ from collapse_lab.arrays import reason
 from collapse_lab.errors import InputError
 from collapse_lab.monitors.history import History, judge_run
 from collapse_lab.monitors.verdict import Verdict, Vote
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status, runs_within
 from collapse_lab.settings import Config
 from collapse_lab.trainer import LAYERS
 
@@ -68,9 +68,8 @@ def judge(run: Recorded, directory: Path, reference: Recorded | None) -> tuple[V
 def _no_run(directory: Path) -> str:
     if not directory.is_dir():
         return f"'{directory}' is no run: a run is a directory with metrics.csv"
-    runs = [str(found.parent.relative_to(directory)) for found in sorted(directory.glob("*/*/metrics.csv"))]
-    hint = f"; it is a study, its runs are {', '.join(runs[:4])}" if runs else ""
-    return f"directory '{directory}' is no run: it has no metrics.csv{hint}"
+    hint = runs_within(directory, "metrics.csv")
+    return f"directory '{directory}' is no run: it has no metrics.csv{f'; {hint}' if hint else ''}"
 
 
 def _config(directory: Path) -> Config:

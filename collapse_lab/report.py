@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from collapse_lab.errors import InputError
 from collapse_lab.evidence import Panel
-from collapse_lab.plots import DPI, GREY, STYLE
+from collapse_lab.style import DPI, GREY, STYLE
 
 SUFFIXES = (".png", ".pdf", ".svg")
 GOOD, BAD, OPEN = "#00734F", "#B34700", "#595959"

@@ -13,11 +13,12 @@ from collapse_lab.arrays import reason, refused
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated_encoder
+from collapse_lab.machine import pick_device
 from collapse_lab.networks import Encoder
-from collapse_lab.runs import read_config, read_status
+from collapse_lab.run_records import read_config, read_status, runs_within
 from collapse_lab.settings import Config
-from collapse_lab.starts import IMAGES, start_encoder, start_state
-from collapse_lab.trainer import pick_device
+from collapse_lab.starts import initial_encoder
+from collapse_lab.view_parameters import view_size
 
 Device = Literal["auto", "cpu", "cuda"]
 ENCODER = "encoder."
@@ -40,9 +41,7 @@ class Restored(NamedTuple):
 
     def start(self) -> Encoder:
         """The encoder as the run began with it, BatchNorm calibrated on the training images."""
-        initial = _encoder(self.config, self.images, self.size)
-        earlier = start_state(self.config.train, self.directory)
-        start_encoder(initial, self.config, earlier, self.images.train[:IMAGES].cpu(), self.size)
+        initial, _ = initial_encoder(self.config, self.directory, self.images.train, self.size)
         moved = initial.to(self.device)
         return calibrated_encoder(moved, self.images.train, self.size).eval().requires_grad_(False)
 
@@ -67,9 +66,8 @@ def restored(
     where = pick_device(config.train)
     step, weights = _weights(directory / "checkpoint.pt")
     loaded = images or data.load(replace(config.data, root=root or config.data.root))
-    height, width = loaded.train.shape[2:]
-    size = (config.augment.size or height, config.augment.size or width)
-    encoder = _encoder(config, loaded, size)
+    size = view_size(config.augment, loaded.train.shape)
+    encoder = networks.encoder(config.network, *data.statistics(loaded.train), min(size), config.train.seed)
     _require_same_images(directory, encoder, weights, loaded)
     try:
         encoder.load_state_dict(weights)
@@ -83,8 +81,7 @@ def _records(directory: Path) -> tuple[Config, dict[str, Any]]:
     if not directory.is_dir():
         raise InputError(f"run '{directory}' is no directory; a run is one, such as runs/STUDY/simsiam/seed0")
     if not (directory / "config.json").is_file():
-        runs = [str(path.parent.relative_to(directory)) for path in sorted(directory.glob("*/*/config.json"))]
-        hint = f"it is a study, its runs are {', '.join(runs[:4])}" if runs else "a run is made by `collapse-lab train`"
+        hint = runs_within(directory, "config.json") or "a run is made by `collapse-lab train`"
         raise InputError(f"run '{directory}' has no config.json; {hint}")
     return read_config(directory), read_status(directory)
 
@@ -107,10 +104,6 @@ def _weights(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
         objective: dict[str, torch.Tensor] = state["objective"]
         step = int(state["step"])
     return step, {name.removeprefix(ENCODER): one for name, one in objective.items() if name.startswith(ENCODER)}
-
-
-def _encoder(config: Config, images: Images, size: tuple[int, int]) -> Encoder:
-    return networks.encoder(config.network, *data.statistics(images.train), min(size), config.train.seed)
 
 
 def _require_same_images(directory: Path, encoder: Encoder, weights: dict[str, torch.Tensor], images: Images) -> None:

@@ -11,10 +11,10 @@ import torch
 
 from collapse_lab import config as configuration
 from collapse_lab.errors import InputError
+from collapse_lab.run_records import METRICS
 from collapse_lab.settings import Config
 from collapse_lab.snapshots import unsealed
 
-METRICS = "metrics.csv"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"
 REFUSED = "checkpoint-refused.pt"

@@ -12,20 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from collapse_lab import config as configuration
 from collapse_lab.environment import device_name, environment
 from collapse_lab.errors import InputError
-from collapse_lab.resume import CHECKPOINT, METRICS, PREVIOUS, REFUSED, extensible, grown, latest, refusal, size
+from collapse_lab.resume import CHECKPOINT, PREVIOUS, REFUSED, extensible, grown, latest, refusal, size
+from collapse_lab.run_records import ENDED, METRICS, TIMING, read_config, read_json, read_status
 from collapse_lab.settings import Config
 from collapse_lab.snapshots import sealed
 from collapse_lab.whole import append_whole, cut, write_whole
 
 HEALTHY = "checkpoint-healthy.pt"
-TIMING = "timing.csv"
 FILES = (
     "config.json",
     "environment.json",
@@ -39,8 +38,6 @@ FILES = (
     "traceback.txt",
     "evaluation.json",
 )
-STATUS = ("state", "step", "verdict", "error")
-ENDED = ("done", "failed", "stopped")
 
 
 class Row(NamedTuple):
@@ -76,7 +73,6 @@ class Run:
 
     def __init__(self, directory: Path, config: Config, *, overwrite: bool = False) -> None:
         self.directory, self.config = directory, config
-        self._checkpoint, self._previous = directory / CHECKPOINT, directory / PREVIOUS
         self._metrics, self._timing = directory / METRICS, directory / TIMING
         with ExitStack() as held:
             held.callback(_claimed(directory).release)
@@ -142,7 +138,7 @@ class Run:
         content = sealed({**state, **known})
         if healthy:
             self._write(HEALTHY, content)
-        self._write(CHECKPOINT, content, keep=self._previous)
+        self._write(CHECKPOINT, content, keep=self.directory / PREVIOUS)
 
     def resume(self, device: torch.device) -> dict[str, Any] | None:
         """The latest state that can be used, the tables being cut back to it; None where there is none yet.
@@ -165,7 +161,7 @@ class Run:
     def write_environment(self, device: torch.device) -> None:
         """Record versions, device, threads, commit and command; a resumed run has one entry for every start."""
         path = self.directory / "environment.json"
-        earlier = _read_json(path, ("starts",))["starts"] if path.exists() else []
+        earlier = read_json(path, ("starts",))["starts"] if path.exists() else []
         start = {**environment(), "device": device_name(device), "threads": torch.get_num_threads()}
         self._write("environment.json", json.dumps({"starts": [*earlier, start]}, indent=2) + "\n")
         # It can have grown by epochs since the last start.
@@ -247,25 +243,6 @@ class Follower(Run):
         """Nothing."""
 
 
-def read_status(directory: Path) -> dict[str, Any]:
-    """The status of a run directory; state ``new`` where there is none."""
-    path = directory / "status.json"
-    if not path.exists():
-        return {"state": "new", "step": 0, "verdict": None, "error": None}
-    return _read_json(path, STATUS)
-
-
-def read_config(directory: Path) -> Config:
-    """The configuration that a run directory was made with."""
-    path = directory / "config.json"
-    tree = _read_json(path)
-    try:
-        return configuration.validate(tree)
-    except (InputError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"record '{path}' is damaged ({reason}); --overwrite starts the run afresh") from None
-
-
 def require_free(directory: Path) -> None:
     """Raise ``InputError`` where a run's directory cannot be written or another process is using it."""
     _claimed(directory).release()
@@ -281,53 +258,3 @@ def _claimed(directory: Path) -> BaseFileLock:
     except OSError as error:
         raise InputError(f"output directory '{directory}' cannot be written: {error.strerror}") from None
     return lock
-
-
-def _read_json(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or any(name not in content for name in names):
-            raise ValueError(f"expected an object with {', '.join(names) or 'sections'}")
-    # Brackets that nest too deep exhaust the reader's stack.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"record '{path}' is damaged ({error}); --overwrite starts the run afresh") from None
-    return content
-
-
-def final_values(directory: Path) -> dict[str, float]:
-    """What a summary says of one run, by name; a value that was not recorded is left out.
-
-    ``loss``, ``std_ratio``, ``mean_energy`` and ``rankme`` are means over the train-mode readings of the last epoch, the
-    last three at the projector; ``knn`` and ``linear`` are of backbone features at the end, ``..._start`` at the start.
-    """
-    path = directory / "metrics.csv"
-    if not path.exists() or not path.stat().st_size:
-        return {}
-    table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
-    train = table[(table["source"] == "train") & (table["epoch"] == table["epoch"].max())]
-    values = {"loss": train[train["metric"] == "loss"]["value"].mean()}
-    projector = train[train["layer"] == "projector"]
-    for metric in ("std_ratio", "mean_energy", "rankme"):
-        values[metric] = projector[projector["metric"] == metric]["value"].mean()
-    probes = table[(table["source"] == "probe") & (table["layer"] == "backbone")]
-    for metric in ("knn", "linear"):
-        curve = probes[probes["metric"] == metric].set_index("step")["value"]
-        if len(curve):
-            values |= {metric: curve[curve.index.max()], f"{metric}_start": curve[curve.index.min()]}
-    return {name: float(value) for name, value in values.items() if pd.notna(value)}
-
-
-def train_readings(directory: Path) -> list[tuple[int, str, str, int, float]]:
-    """(step, layer, metric, index, value) of every train-mode scalar in the order of recording; the loss has layer ""."""
-    table = pd.read_csv(directory / "metrics.csv", keep_default_na=False, na_values=["nan"])
-    train = table[(table["source"] == "train") & (table["metric"] != "spectrum")]
-    rows: list[tuple[int, str, str, int, float]] = list(
-        train[["step", "layer", "metric", "index", "value"]].itertuples(index=False, name=None)
-    )
-    return rows
-
-
-def training_seconds(directory: Path) -> float:
-    """Seconds that the recorded epochs took, evaluations apart; 0 where none was recorded."""
-    path = directory / "timing.csv"
-    return float(pd.read_csv(path)["seconds"].sum()) if path.exists() else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -19,6 +18,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, 
 
 from collapse_lab.errors import InputError
 from collapse_lab.image_files import UNREADABLE, ImageFiles, Pictures, one_line
+from collapse_lab.machine import free_memory
 from collapse_lab.settings import DataConfig
 
 Split = Literal["train", "test"]
@@ -142,12 +142,11 @@ def _take(pixels: Tensor, index: Tensor) -> Tensor:
 def _decode(paths: list[Path], size: int, index: Tensor) -> Tensor:
     """The images at ``index`` in memory."""
     bytes_needed = len(index) * 3 * size * size
-    # Not every system says how much memory it has.
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
-    if memory is not None and bytes_needed > memory:
+    memory = free_memory(torch.device("cpu"))
+    if bytes_needed > memory:
         raise InputError(
             f"data.image_size: {len(index):,} images of {size} x {size} need {bytes_needed / 2**30:,.1f} GiB as one "
-            f"uint8 tensor, and this machine has {memory / 2**30:,.1f} GiB; data.stream reads them as they "
+            f"uint8 tensor, and this machine has {memory / 2**30:,.1f} GiB free; data.stream reads them as they "
             "are needed, or lower data.image_size or data.train_images"
         )
     return _streamed(paths, size, index)[:]

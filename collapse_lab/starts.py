@@ -17,7 +17,7 @@ from collapse_lab.evaluate import clean
 from collapse_lab.image_files import Pictures
 from collapse_lab.networks import Encoder
 from collapse_lab.objective import Objective, assemble
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status
 from collapse_lab.settings import Config, TrainConfig
 
 IMAGES = 512
@@ -32,13 +32,21 @@ def initial_objective(config: Config, directory: Path, images: Pictures, size: t
     ``images`` (N, C, H, W) uint8 are the training images, ``size`` is that of a view. Raises ``InputError`` where
     ``train.start`` names a run whose weights cannot be had.
     """
-    encoder = networks.encoder(config.network, *statistics(images), min(size), config.train.seed)
-    earlier = start_state(config.train, directory)
-    start_encoder(encoder, config, earlier, images, size)
+    encoder, earlier = initial_encoder(config, directory, images, size)
     objective = assemble(config, encoder, len(images))
     if earlier is not None:
         _load(objective.predictor, earlier, "predictor.")
     return objective
+
+
+def initial_encoder(
+    config: Config, directory: Path, images: Pictures, size: tuple[int, int]
+) -> tuple[Encoder, State | None]:
+    """The encoder of ``initial_objective``, and the weights that ``train.start`` names, None where it names none."""
+    encoder = networks.encoder(config.network, *statistics(images), min(size), config.train.seed)
+    earlier = start_state(config.train, directory)
+    start_encoder(encoder, config, earlier, images, size)
+    return encoder, earlier
 
 
 def start_state(config: TrainConfig, directory: Path) -> State | None:
@@ -68,7 +76,7 @@ def start_encoder(
         _load(encoder, earlier, "encoder.")
     if config.network.start == "default":
         return
-    z = _outputs(encoder, clean(images[:IMAGES], size))
+    z = _outputs(encoder, clean(images[:IMAGES].cpu(), size))
     centre = z.mean(0)
     direction = torch.randn(z.shape[1], generator=torch.Generator().manual_seed(key(config.train.seed, 6)))
     radius = FAR * (z - centre).square().sum(1).mean().sqrt() if config.network.start == "near-constant" else 0.0

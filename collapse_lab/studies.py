@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import data, paired
-from collapse_lab.errors import InputError
+from collapse_lab.errors import InputError, did_you_mean
 from collapse_lab.grid import train_grids
 from collapse_lab.measured import kept, measure_all, resolve
 from collapse_lab.plan import Plan
-from collapse_lab.runs import read_status
+from collapse_lab.run_records import read_status
 from collapse_lab.study import QUANTITIES, Contrast, Measure
 from collapse_lab.summary import arm, protocol, seed_of, spread
 from collapse_lab.whole import write_whole
@@ -47,7 +47,9 @@ def carry_out(
             resolve(measure)
     errors = train_grids(out, [plan.grid for plan in plans], overwrite=overwrite, listen=listen)
     errors += measure_all(_to_measure(out, plans), tell)
-    return Outcome({plan.file.name: _summarised(out, plan) for plan in plans}, errors)
+    summaries = {plan.file.name: _summarised(out, plan) for plan in plans}
+    errors += [error for plan in plans for error in _unrecorded(out, plan, summaries[plan.file.name])]
+    return Outcome(summaries, errors)
 
 
 def _to_measure(out: Path, plans: Sequence[Plan]) -> dict[Path, list[Measure]]:
@@ -56,6 +58,27 @@ def _to_measure(out: Path, plans: Sequence[Plan]) -> dict[Path, list[Measure]]:
         for run in {run for runs in plan.runs(out).values() for run in runs if read_status(run)["state"] == "done"}:
             wanted.setdefault(run, []).extend(plan.file.study.measures)
     return wanted
+
+
+def _unrecorded(out: Path, plan: Plan, summary: Mapping[str, Any]) -> list[InputError]:
+    """Refusals of what a study asks for and no run records; a measure that gave nothing could have given anything."""
+    study = plan.file.study
+    done = [run for runs in plan.runs(out).values() for run in runs if read_status(run)["state"] == "done"]
+    if not all(any(kept(run, measure) for run in done) for measure in study.measures):
+        return []
+    measured = list(dict.fromkeys(name for found in summary["arms"].values() for name in found["measures"]))
+    compared = [name for one in study.contrasts for name in (one.quantity, one.against) if name is not None]
+    asked = {("shown", name): measured for name in study.shown}
+    asked |= {("contrasts", name): [*measured, *QUANTITIES] for name in compared}
+    return [
+        InputError(f"study file '{plan.file.path}': {where}: no run records '{name}'; {_instead(name, known)}")
+        for (where, name), known in asked.items()
+        if name not in known
+    ]
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    return did_you_mean(name, known, f"there are {', '.join(known)}")
 
 
 def _summarised(out: Path, plan: Plan) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class Study:
         self._require_distinct()
         for contrast in self.contrasts:
             self._require_labels(contrast)
+        if not self.measures:
+            self._require_recorded()
 
     def _require_known_keys(self) -> None:
         known = {leaf.name for leaf in leaves()}
@@ -157,11 +159,17 @@ class Study:
                 raise InputError(f"contrasts: no arm '{label}'; the arms are {', '.join(self.arms)}")
         if contrast.sides[0] == contrast.sides[1]:
             raise InputError(f"contrasts: '{contrast.one}' is compared with itself")
-        if not {contrast.quantity, contrast.against or contrast.quantity} <= {*QUANTITIES} and not self.measures:
-            raise InputError(
-                f"contrasts: found quantity '{contrast.quantity}', the study has no measure that could give it; "
-                f"without one it is {', '.join(QUANTITIES)}"
-            )
+
+    def _require_recorded(self) -> None:
+        """Refuse values that only a measure could give; what measures do give shows when they have run."""
+        for name in self.shown:
+            raise InputError(f"shown: found '{name}', the study has no measure that could give it")
+        for quantity in (name for one in self.contrasts for name in (one.quantity, one.against)):
+            if quantity is not None and quantity not in QUANTITIES:
+                raise InputError(
+                    f"contrasts: found quantity '{quantity}', the study has no measure that could give it; "
+                    f"without one it is {', '.join(QUANTITIES)}"
+                )
 
 
 class StudyFile(NamedTuple):
@@ -189,6 +197,11 @@ def read(path: Path) -> StudyFile:
     Raises ``InputError`` naming the file where it cannot be read or run, or has no ``STUDY``, or no docstring with a line
     ``collapse-lab study ...``.
     """
+    if path.is_dir():
+        files = ", ".join(str(file) for file in sorted(path.glob("*.py"))[:3])
+        raise InputError(
+            f"study file '{path}' is a directory, expected a Python file{f', such as {files}' if files else ''}"
+        )
     try:
         found = runpy.run_path(str(path))
     except OSError as error:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from collapse_lab.plots import COLOURS, GREY, STYLE, curves, save
+from collapse_lab.plots import curves
 from collapse_lab.records import Records, arm
+from collapse_lab.style import COLOURS, GREY, STYLE, save
 
 # Colour and marker of a seed's verdict, told apart in black and white too.
 LOOKS = {

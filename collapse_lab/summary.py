@@ -13,16 +13,11 @@ from collapse_lab import config as configuration
 from collapse_lab.data import Images
 from collapse_lab.environment import device_name, environment
 from collapse_lab.evaluate import pixel_baselines
+from collapse_lab.machine import pick_device, threads
 from collapse_lab.methods import METHODS
-from collapse_lab.runs import (
-    ENDED,
-    final_values,
-    read_status,
-    training_seconds,
-)
+from collapse_lab.run_records import ENDED, final_values, read_status, training_seconds
 from collapse_lab.settings import Config
 from collapse_lab.study import QUANTITIES
-from collapse_lab.trainer import pick_device, threads
 from collapse_lab.whole import write_whole
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from collapse_lab import augment, draws
+from collapse_lab import draws
 from collapse_lab.arrays import refused
 from collapse_lab.batchnorm import synchronised
 from collapse_lab.collective import any_of, average, processes
@@ -24,21 +23,15 @@ from collapse_lab.expectation import expectation_values
 from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.launch import first_process_first, lost_another
-from collapse_lab.monitors import (
-    OUTLIER_SHARE,
-    RANKME_CENTRED,
-    SPECTRUM,
-    Alarm,
-    Alert,
-    History,
-    Reading,
-    Watch,
-    judge_run,
-)
+from collapse_lab.machine import pick_device, threads
+from collapse_lab.monitors import OUTLIER_SHARE, RANKME_CENTRED, SPECTRUM, Alert, Reading, Watch
 from collapse_lab.optimisation import optimizer, set_rates, update
-from collapse_lab.runs import ENDED, HEALTHY, Row, Run, rounded, train_readings
-from collapse_lab.settings import Config, TrainConfig
+from collapse_lab.run_records import ENDED
+from collapse_lab.runs import Row, Run
+from collapse_lab.self_diagnosis import CollapseAlarm, Stopped, verdict
+from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
+from collapse_lab.view_parameters import view_size
 
 AT_EPOCH_END = (SPECTRUM, RANKME_CENTRED, OUTLIER_SHARE)
 LAYERS = {"backbone": "encoder.backbone", "projector": "encoder.projector", "predictor": "predictor"}
@@ -67,14 +60,6 @@ class Diverged(Exception):
         self.step = step
 
 
-class Stopped(Exception):
-    """The alarm went off in a run that is to stop on collapse."""
-
-    def __init__(self, alert: Alert) -> None:
-        super().__init__(str(alert))
-        self.alert = alert
-
-
 def train(config: Config, run: Run, images: Images, report: Report) -> dict[str, Any]:
     """Train to the end from wherever the directory stands, and return the final status.
 
@@ -92,11 +77,11 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
         with trainer.interrupts:
             try:
                 trainer.run_epochs()
-                run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarms())
+                run.write_status("done", trainer.step, trainer.verdict(), **trainer.alarm.told(run.directory))
             except Stopped:
-                run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarms())
+                run.write_status("stopped", trainer.step, trainer.verdict(), **trainer.alarm.told(run.directory))
             except Diverged as error:
-                run.write_status("failed", error.step, "diverged", str(error), **trainer.alarms())
+                run.write_status("failed", error.step, "diverged", str(error), **trainer.alarm.told(run.directory))
             except KeyboardInterrupt:
                 run.write_status("interrupted", trainer.step)
                 raise
@@ -119,8 +104,7 @@ class Trainer:
         self.images = images.to(self.device)
         self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
-        height, width = images.train.shape[2:]
-        self.view_size = (config.augment.size or height, config.augment.size or width)
+        self.view_size = view_size(config.augment, images.train.shape)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         objective = initial_objective(config, run.directory, images.train, self.view_size)
         self.objective = objective.to(self.device).to(memory_format=layout)
@@ -132,8 +116,7 @@ class Trainer:
         self.step = 0
         self._epochs = 0
         self._losses: list[Tensor] = []
-        self._alarm = Alarm()
-        self._alerts: list[Alert] = []
+        self.alarm = CollapseAlarm(config.monitor.on_collapse)
 
     def run_epochs(self) -> None:
         """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
@@ -170,18 +153,8 @@ class Trainer:
                 self._epoch(epoch, watch, spectra)
 
     def verdict(self) -> str | None:
-        """The verdict on the projector in train mode; None for a run of no epochs, and where another process writes."""
-        if processes()[0]:
-            return None
-        train = self.config.train
-        history = History("projector", self.config.views * train.batch, self.config.network.projector_dim)
-        cosine = self.config.objective.loss == "negative-cosine"
-        for step, layer, metric, _, value in train_readings(self.run.directory):
-            if layer == "projector":
-                history.add(step, metric, value)
-            elif metric == "loss" and cosine:
-                history.agreement[step] = -value
-        return judge_run({"projector": history})["projector"].kind if history.steps else None
+        """The verdict on the run so far; None where another process writes."""
+        return None if processes()[0] else verdict(self.run.directory, self.config)
 
     def _epoch(self, epoch: int, watch: Watch, spectra: Watch) -> None:
         table: list[Row] = []
@@ -220,7 +193,7 @@ class Trainer:
                 if readings:
                     loss = self._mean_loss()
                     table.append(Row(self.step, epoch, "train", "", "loss", 0, loss))
-                    alert = self._listen(readings)
+                    alert = self.alarm.listen(readings)
                     self.report(
                         Progress(
                             self.step, self.steps, rate, loss, _std_ratio(readings), alert, (waited or 0.0) / seconds
@@ -242,29 +215,6 @@ class Trainer:
             self.run.append(table)
             self._save(healthy=False)
             raise
-
-    def alarms(self) -> dict[str, Any]:
-        """The status's words on collapse: the projector's alert, the layer that fell first, the checkpoint from before."""
-        alert = self._projector_alert()
-        if alert is None:
-            return {}
-        kept = HEALTHY if (self.run.directory / HEALTHY).exists() else None
-        return {"alarm": alert._asdict(), "first_tap": self._alerts[0].layer, "healthy_checkpoint": kept}
-
-    def _projector_alert(self) -> Alert | None:
-        return next((alert for alert in self._alerts if alert.layer == "projector"), None)
-
-    def _listen(self, readings: list[Reading]) -> Alert | None:
-        """The alert that these readings raise at the projector; raises it where the run is to stop."""
-        mode = self.config.monitor.on_collapse
-        if mode == "ignore" or self._projector_alert() is not None:
-            return None
-        # As the table has them, from which a resumed run hears them again.
-        self._alerts += self._alarm.update(r._replace(value=rounded(r.value)) for r in readings)
-        alert = self._projector_alert()
-        if alert is not None and mode == "stop":
-            raise Stopped(alert)
-        return alert
 
     def _train_step(self, samples: Tensor, epoch: int) -> None:
         config = self.config
@@ -328,10 +278,11 @@ class Trainer:
             "epochs": self._epochs,
             "losses": self._pending(),
         }
-        healthy = healthy and self.config.monitor.on_collapse != "ignore" and not self._alarm.suspects
         # The rates of the warm-up do not depend on the number of epochs, all later ones do.
         self.run.save_checkpoint(
-            state, extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch, healthy=healthy
+            state,
+            extensible=self.step <= self.config.train.warmup_epochs * self.steps_per_epoch,
+            healthy=healthy and self.alarm.is_quiet,
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -339,66 +290,8 @@ class Trainer:
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self._epochs, self._losses = state["step"], state["epochs"], list(state["losses"])
-        if self.config.monitor.on_collapse != "ignore":
-            self._alerts = self._alarm.update(Reading(*row) for row in train_readings(self.run.directory))
-
-
-def check(config: Config, images: Images) -> None:
-    """Raise ``InputError`` where a configuration does not fit the images or the machine."""
-    pick_device(config.train)
-    augment.require_channels(config.augment, images.train.shape[1])
-    count, bank = len(images.train), len(images.labelled)
-    if config.train.batch > count:
-        raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
-    if config.train.batch % (processes()[1] * config.train.accumulate):
-        parts = f"{processes()[1]} processes, each in {config.train.accumulate} parts"
-        raise InputError(f"train.batch: found {config.train.batch}, {parts}, cannot share it equally")
-    require_memory(config, count)
-    if config.monitor.k > bank:
-        raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
-
-
-def require_memory(config: Config, images: int, available: int | None = None) -> None:
-    """Raise ``InputError`` where the etas of so many images do not fit into the bytes ``available``, those of the device."""
-    if config.target.estimate != "memory":
-        return
-    width = torch.finfo(getattr(torch, config.target.eta_dtype)).bits // 8
-    dim = config.network.projector_dim
-    need, free = images * dim * width, _memory(pick_device(config.train)) if available is None else available
-    if need > free:
-        raise InputError(
-            f"target.estimate: found 'memory', whose etas of {images} images take {need / 1e9:.3g} GB, and there are "
-            f"{free / 1e9:.3g} GB; choose target.eta_dtype float16, network.projector_dim less than {dim}, or fewer images"
-        )
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes free on a GPU, or all of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def pick_device(config: TrainConfig) -> torch.device:
-    """The device of a run; raises ``InputError`` where a GPU is asked for and there is none."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "train.device: found 'cuda', this machine has no usable GPU; allowed here are 'cpu' and 'auto'"
-        )
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        self.alarm.recall(self.run.directory)
 
 
 def _std_ratio(readings: list[Reading]) -> float:
     return next(r.value for r in readings if r.layer == "projector" and r.metric == "std_ratio")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use so many CPU threads, and put the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -39,6 +39,16 @@ class Parameters:
     sigma: Tensor | None = None  # (M,) float64, blur in pixels of the view; 0 changes nothing
 
 
+def view_size(config: AugmentConfig, shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a view of images of ``shape`` (..., H, W): ``config.size`` twice, or H and W where it is none.
+
+    >>> view_size(AugmentConfig(), (320, 1, 8, 12)), view_size(AugmentConfig(size=16), (320, 1, 8, 12))
+    ((8, 12), (16, 16))
+    """
+    height, width = shape[-2:]
+    return config.size or height, config.size or width
+
+
 def parameters(
     samples: Tensor,
     config: AugmentConfig,

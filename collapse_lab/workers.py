@@ -24,9 +24,12 @@ from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.lifetime import end_with_the_parent
-from collapse_lab.runs import ENDED, Follower, Run
+from collapse_lab.machine import cores, pick_device
+from collapse_lab.preflight import check
+from collapse_lab.run_records import ENDED
+from collapse_lab.runs import Follower, Run
 from collapse_lab.settings import Config, TrainConfig
-from collapse_lab.trainer import Progress, check, pick_device, train
+from collapse_lab.trainer import Progress, train
 from collapse_lab.whole import write_whole
 
 ASKED_EVERY = 0.2  # seconds between two looks at whether to stop
@@ -150,9 +153,4 @@ def _signals_held() -> Iterator[None]:
 
 def side_by_side(train: TrainConfig) -> int:
     """How many runs go at once: as many as there are cores for on a CPU, one on a GPU."""
-    return max(1, _cores() // train.threads) if pick_device(train).type == "cpu" else 1
-
-
-def _cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores() // train.threads) if pick_device(train).type == "cpu" else 1

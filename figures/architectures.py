@@ -23,8 +23,8 @@ from PIL import Image
 
 from collapse_lab.config import build
 from collapse_lab.methods import METHODS, method
-from collapse_lab.plots import COLOURS, GREY
 from collapse_lab.settings import Config
+from collapse_lab.style import COLOURS, GREY
 
 OURS, PALE, OTHER, TINT = "#3d3d3d", "#f1f1f1", COLOURS[1], "#fbe6d9"
 FIRST = ("simclr", "byol", "swav", "simsiam", "alternation-10", "momentum-eta", "mean-output", "mean-input")

@@ -14,8 +14,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import PANELS, STYLE, draw_panel, frame, save
+from collapse_lab.plots import PANELS, draw_panel, frame
 from collapse_lab.records import read
+from collapse_lab.style import STYLE, save
 
 METRICS = ("std_ratio", "rankme", "knn")
 

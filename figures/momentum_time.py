@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from collapse_lab.collapse_time import Line, momentum_line
 from collapse_lab.paired import Interval, interval
-from collapse_lab.plots import COLOURS, STYLE, save
+from collapse_lab.style import COLOURS, STYLE, save
 
 SUMMARY = Path(__file__).resolve().parent.parent / "experiments" / "results" / "momentum_time" / "summary.json"
 MEASURE = "collapse_step"

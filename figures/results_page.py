@@ -42,8 +42,7 @@ def page() -> str:
     """The whole page."""
     run = summaries()
     done = {summary["study"] for summary in run}
-    shown = {file.name: file.study.shown for file in files()}
-    parts = [INTRODUCTION, *(section({**summary, "shown": shown.get(summary["study"], ())}) for summary in run)]
+    parts = [INTRODUCTION, *map(section, run)]
     waiting = [file for file in files() if file.name not in done]
     if waiting:
         rows = [{"study": f.name, "question": f.study.question, "command": f"`{f.command}`"} for f in waiting]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import GREY, STYLE
+from collapse_lab.style import GREY, STYLE
 from collapse_lab.toy import draw_linear
 from collapse_lab.toy.alternation import contraction, exact_rounds, k_step_rounds, round_factor
 from collapse_lab.toy.closed import end_state

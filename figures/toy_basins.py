@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import STYLE
+from collapse_lab.style import STYLE
 from collapse_lab.toy import draw
 from collapse_lab.toy.basin import Plane, integrated_fates
 from collapse_lab.toy.report import publish

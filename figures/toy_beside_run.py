@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import STYLE
+from collapse_lab.style import STYLE
 from collapse_lab.toy import cosine
 from collapse_lab.toy.draw_linear import line
 from collapse_lab.toy.report import publish

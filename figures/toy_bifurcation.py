@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import COLOURS, DASHES, STYLE
+from collapse_lab.style import COLOURS, DASHES, STYLE
 from collapse_lab.toy.basin import fates
 from collapse_lab.toy.draw import FATE_COLOURS
 from collapse_lab.toy.fate import COLLAPSED, NOT_COLLAPSED

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import GREY, STYLE
+from collapse_lab.style import GREY, STYLE
 from collapse_lab.toy import cosine
 from collapse_lab.toy.draw_linear import line
 from collapse_lab.toy.report import publish

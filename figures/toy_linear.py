@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import GREY, STYLE
+from collapse_lab.style import GREY, STYLE
 from collapse_lab.toy import draw_linear
 from collapse_lab.toy.linear import Linear, direct_copy, direct_pred, flow
 from collapse_lab.toy.modes import fixed_points

@@ -222,6 +222,7 @@ def test_a_study_is_no_run_but_its_runs_are_named(runs, refusal):
     assert (
         "is no run: it has no metrics.csv; it is a study, its runs are diverged/seed0, no-stop-gradient/copied" in line
     )
+    assert refusal("diagnose", runs / "simsiam").endswith("it has no metrics.csv; it is an arm, its runs are seed0")
 
 
 def test_a_runs_checkpoint_is_judged_by_its_own_model(runs, tmp_path, command, monkeypatch):

@@ -15,7 +15,8 @@ from tiny import STEPS, same, tiny, trained
 
 from collapse_lab import trainer
 from collapse_lab.errors import InputError
-from collapse_lab.runs import Run, read_config
+from collapse_lab.run_records import read_config
+from collapse_lab.runs import Run
 from collapse_lab.whole import append_whole, write_whole
 
 # Of Linux's prctl.

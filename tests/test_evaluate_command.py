@@ -207,6 +207,7 @@ def test_what_is_no_finished_run_is_refused(run, refusal, tmp_path):
     line = refusal(run.parents[1])
     assert "has no config.json; it is a study, its runs are " in line
     assert "simsiam/seed0" in line
+    assert refusal(run.parent).endswith("has no config.json; it is an arm, its runs are seed0")
     assert "has no config.json; a run is made by `collapse-lab train`" in refusal(tmp_path)
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     whole = (copied / "checkpoint.pt").read_bytes()

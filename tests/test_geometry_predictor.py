@@ -4,23 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from clouds import draws, gaussian, rotation, seeds
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_lab import geometry
 from collapse_lab.geometry import commutator, distance_from_identity, eigenspace
 from collapse_lab.losses import negative_cosine
-
-draws = settings(max_examples=15, deadline=None, derandomize=True)
-seeds = st.integers(0, 2**31)
-
-
-def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rotation(d: int, seed: int = 1) -> torch.Tensor:
-    return torch.linalg.qr(gaussian(d, d, seed=seed)).Q
 
 
 def psd(eigenvalues: list[float], seed: int = 1) -> torch.Tensor:

@@ -14,7 +14,7 @@ import pytest
 from tiny import TINY, same, trained
 
 from collapse_lab.interrupts import Interrupts
-from collapse_lab.runs import read_config
+from collapse_lab.run_records import read_config
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 FLAGS = [part for name, value in TINY.items() if value is not False for part in (f"--{name}", str(value))]

@@ -16,8 +16,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import COLOURS, THICK, draw, figure, spectra
+from collapse_lab.plots import draw, figure, spectra
 from collapse_lab.records import read
+from collapse_lab.style import COLOURS, THICK
 
 HEADS = Path(__file__).resolve().parents[1] / "figures" / "heads.py"
 HEADER = "step,epoch,source,layer,metric,index,value\n"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from collapse_lab import data
 from collapse_lab.config import build, leaves, read_toml, to_dict
 from collapse_lab.errors import InputError
-from collapse_lab.runs import read_config, read_status
+from collapse_lab.run_records import read_config, read_status
 from collapse_lab.settings import DataConfig
 
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True)

@@ -15,7 +15,8 @@ from collapse_lab import trainer
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
 from collapse_lab.monitors import Alarm, Reading
-from collapse_lab.runs import Run, train_readings
+from collapse_lab.run_records import train_readings
+from collapse_lab.runs import Run
 from collapse_lab.snapshots import sealed
 
 
@@ -310,8 +311,9 @@ def test_the_alarm_hears_the_values_of_the_table(tmp_path):
     class Overheard(trainer.Trainer):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            update = self._alarm.update
-            self._alarm.update = lambda readings: update(heard.extend(found := list(readings)) or found)
+            alarm = self.alarm._alarm
+            update = alarm.update
+            alarm.update = lambda readings: update(heard.extend(found := list(readings)) or found)
 
     trained(tiny(monitor__on_collapse="warn"), tmp_path, Overheard)
     assert [tuple(reading) for reading in heard if reading.metric == "rankme"] == [

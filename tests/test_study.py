@@ -134,8 +134,9 @@ def test_seeds_are_counted_from_that_of_the_settings():
         (lambda: study_of(TWO, [Contrast("with", "witout")]), "no arm 'witout'; the arms are with, without"),
         (lambda: study_of(TWO, [Contrast("with", "with")]), "'with' is compared with itself"),
         (lambda: study_of(TWO, [Contrast("with", "with", "knn", "knn")]), "'with' is compared with itself"),
-        (lambda: study_of(TWO, [Contrast("with", "with", "knn", "rank")]), "found quantity 'knn'"),
+        (lambda: study_of(TWO, [Contrast("with", "with", "knn", "rank")]), "found quantity 'rank'"),
         (lambda: study_of(TWO, [Contrast("with", "without", "rank")]), "found quantity 'rank'"),
+        (lambda: study_of(TWO, shown=("eq8",)), "shown: found 'eq8', the study has no measure that could give it"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_when_made(make, message):

@@ -191,6 +191,22 @@ def test_finished_runs_and_measures_are_kept(place, here):
         assert text in out
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"),
+    [
+        ('"none", "readings"', '"none", "reading"', "contrasts: no run records 'reading'; did you mean readings?"),
+        ("curves=True", 'shown=("readings", "knn")', "shown: no run records 'knn'; there are readings"),
+    ],
+)
+def test_a_value_that_no_run_records_is_refused_by_name(place, here, tmp_path, right, wrong, expected):
+    assert right in FIRST
+    path = tmp_path / "typo.py"
+    path.write_text(FIRST.lstrip().replace(right, wrong))
+    _, err = here("study", path, *FAST, "--seeds", 2, code=2)
+    assert err.splitlines()[-1] == f"collapse-lab: study file '{path}': {expected}"
+    assert (place / "runs" / "results" / "typo" / "summary.json").exists()
+
+
 def test_compare_shares_its_runs_and_shows_methods_only(here):
     flags = [part for text in FAST if "=" in text for part in (f"--{text.split('=')[0]}", text.split("=")[1])]
     out, err = here("compare", "simsiam", *flags, "--seeds", 2, "--json")
@@ -220,6 +236,8 @@ def test_a_smoke_run_trains_every_arm_elsewhere(place):
     [
         ([], "Missing argument 'FILE...'"),
         (["nowhere.py"], "study file 'nowhere.py' cannot be read"),
+        (["."], "study file '.' is a directory, expected a Python file, such as first.py, measures_for_tests.py"),
+        (["runs"], "study file 'runs' is a directory, expected a Python file"),
         (["measures_for_tests.py"], "defines no STUDY"),
         (["first.py", "--set", "train.epoch=3"], "--set: unknown configuration key 'train.epoch'; did you mean"),
         (["first.py", "--set", "train.epochs"], "--set: found 'train.epochs', expected key=value"),

@@ -14,7 +14,7 @@ from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS, method
 from collapse_lab.objective import Objective, build_objective
 from collapse_lab.optimisation import optimizer, update
-from collapse_lab.trainer import require_memory
+from collapse_lab.preflight import require_memory
 
 IMAGES, BATCH = 48, 16
 
@@ -161,7 +161,9 @@ def test_evaluation_does_not_count_as_a_visit():
 
 def test_etas_that_do_not_fit_are_refused_with_their_size_and_the_choices():
     imagenet = config("momentum-eta", network__projector_dim=2048)
-    with pytest.raises(InputError, match=r"1281167 images take 10.5 GB, and there are 8 GB; choose .*float16.*2048"):
+    with pytest.raises(
+        InputError, match=r"1281167 images take 10.5 GB, and there are 8 GB free; choose .*float16.*2048"
+    ):
         require_memory(imagenet, 1_281_167, 8_000_000_000)
     half = config("momentum-eta", network__projector_dim=2048, target__eta_dtype="float16")
     require_memory(half, 1_281_167, 8_000_000_000)

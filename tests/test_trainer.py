@@ -14,12 +14,15 @@ from collapse_lab.config import build
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.evaluate import calibrated, clean, evaluate, outputs, pixel_baselines
+from collapse_lab.machine import pick_device
 from collapse_lab.methods import method
 from collapse_lab.monitors import STANDARD
 from collapse_lab.objective import build_objective
 from collapse_lab.optimisation import schedule
+from collapse_lab.preflight import check
 from collapse_lab.presets import DATA
-from collapse_lab.runs import Run, final_values
+from collapse_lab.run_records import final_values
+from collapse_lab.runs import Run
 from collapse_lab.settings import Config
 from collapse_lab.trainer import Progress, train
 
@@ -283,17 +286,17 @@ def test_a_directory_in_use_is_refused(tmp_path):
 
 def test_batch_and_k_must_fit_the_data(digits):
     with pytest.raises(InputError, match="train.batch: found 321, the training images are only 320"):
-        trainer.check(short(train__batch=321), digits)
+        check(short(train__batch=321), digits)
     with pytest.raises(InputError, match="monitor.k: found 400, the bank has only 320"):
-        trainer.check(short(monitor__k=400), digits)
+        check(short(monitor__k=400), digits)
 
 
 def test_a_gpu_that_is_not_there_is_refused():
     if torch.cuda.is_available():
-        assert trainer.pick_device(short(train__device="cuda").train).type == "cuda"
+        assert pick_device(short(train__device="cuda").train).type == "cuda"
     else:
         with pytest.raises(InputError, match="train.device: found 'cuda'"):
-            trainer.pick_device(short(train__device="cuda").train)
+            pick_device(short(train__device="cuda").train)
 
 
 def test_schedule_warms_up_and_falls_as_a_cosine():

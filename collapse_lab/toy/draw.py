@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import COLOURS, DASHES, GREY, STYLE, THICK
+from collapse_lab.style import COLOURS, DASHES, GREY, STYLE, THICK
 from collapse_lab.toy.basin import boundary
 from collapse_lab.toy.fate import FATES
 from collapse_lab.toy.scalar import Scalar, conserved, field, growth_roots, has_first_integral

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import STYLE
+from collapse_lab.style import STYLE
 from collapse_lab.toy.draw_linear import line
 
 PANELS = {"std_ratio": "std of z/‖z‖, times √d", "mean_energy": "mean energy ‖E z/‖z‖‖²", "rankme": "RankMe of z"}

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collapse_lab.plots import COLOURS, DASHES, GREY, STYLE, THICK
+from collapse_lab.style import COLOURS, DASHES, GREY, STYLE, THICK
 
 
 def linear(table: pd.DataFrame) -> Figure:

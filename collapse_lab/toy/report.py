@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from collapse_lab.errors import InputError
-from collapse_lab.plots import STYLE, save
+from collapse_lab.style import STYLE, save
 
 GALLERY_DPI = 120
 

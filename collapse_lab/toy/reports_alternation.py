@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,46 +40,67 @@ def alternation_report(
     checked_times(time)
     check_most(time=(time, 1e6))
     exact = alternation.exact_rounds(phi, theta, rounds, noise2, rate, weight_decay)
-    if weight_decay:
-        limit, factor = alternation.decayed_limit(theta, noise2, rate, weight_decay)
-    else:
-        end = end_state("stop-gradient", phi, theta, noise2, rate)
-        limit, factor = end[1], alternation.contraction(end, noise2, rate)
+    limit, factor = exact_limit(phi, theta, noise2, rate, weight_decay)
     descents = {
         k: alternation.k_step_rounds(phi, theta, k, step_size, steps, noise2, rate, weight_decay)[1] for k in PERIODS
     }
     # Without predictor, noise and weight decay shrink theta alike.
     shrink = noise2 + weight_decay
-    memory = moving_average(shrink, beta)
     answer: dict[str, Any] = {
         "exact": {"theta": exact.tolist(), "limit": limit, "contraction": factor},
         "k_step": {str(k): k_step_answer(found, k, steps, step_size) for k, found in descents.items()},
         "no_predictor": without_predictor(shrink, step_size),
-        "moving_average": memory,
+        "moving_average": moving_average(shrink, beta),
         "mean_input": {"rate": -shrink},
         "theta_at_time": theta_at(theta, noise2, beta, time, weight_decay),
         "gradient_of_theta": gradients(noise2, samples),
         "with_predictor": with_predictor(phi, theta, noise2),
         "mlp": shared_gradient(seed),
     }
-    curves = {
-        "exact round, predictor": exact,
-        "exact round, no predictor": theta * (1 + shrink) ** -np.arange(rounds + 1.0),
-    }
-    curves |= {f"k = {k}, predictor": found[::k][: rounds + 1] for k, found in descents.items()}
-    limits = [
-        limit,
-        0.0 if shrink > 0 else theta,
-        *(float(found[-1]) if len(found) > steps else np.nan for found in descents.values()),
+    courses = [
+        Course("exact round, predictor", exact, limit),
+        without_predictor_course(theta, shrink, rounds),
+        *(k_step_course(found, k, rounds, steps) for k, found in descents.items()),
     ]
-    table = pd.concat([_rows(name, values, end) for (name, values), end in zip(curves.items(), limits, strict=True)])
-    caption = (
+    table = pd.concat([_rows(course) for course in courses])
+    return Report("alternation", answer, _cells(courses), _caption(answer, shrink), table, draw_linear.alternation)
+
+
+class Course(NamedTuple):
+    """theta round after round under one scheme, and what it tends to, NaN where it diverged."""
+
+    scheme: str
+    theta: Array
+    limit: float
+
+
+def without_predictor_course(theta: float, shrink: float, rounds: int) -> Course:
+    """Exact rounds without predictor, which only shrink theta."""
+    values = theta * (1 + shrink) ** -np.arange(rounds + 1.0)
+    return Course("exact round, no predictor", values, 0.0 if shrink > 0 else theta)
+
+
+def k_step_course(found: Array, k: int, rounds: int, steps: int) -> Course:
+    """The rounds of a descent, of which every k-th step is one; it diverged where it ended before ``steps``."""
+    limit = float(found[-1]) if len(found) > steps else np.nan
+    return Course(f"k = {k}, predictor", found[::k][: rounds + 1], limit)
+
+
+def exact_limit(phi: float, theta: float, noise2: float, rate: float, weight_decay: float) -> tuple[float, float]:
+    """What theta tends to in exact rounds with predictor, and the factor of its distance from there a round."""
+    if weight_decay:
+        return alternation.decayed_limit(theta, noise2, rate, weight_decay)
+    end = end_state("stop-gradient", phi, theta, noise2, rate)
+    return end[1], alternation.contraction(end, noise2, rate)
+
+
+def _caption(answer: dict[str, Any], shrink: float) -> str:
+    factor, memory, mlp = answer["exact"]["contraction"], answer["moving_average"], answer["mlp"]
+    return (
         f"contraction of an exact round {factor:.6f}; moving average: slow eigenvalue "
         f"{memory['slow_eigenvalue']:.6f}; mean-input: theta exp(-{shrink:g} t); the MLP's expected gradients without "
-        f"predictor differ by {answer['mlp']['largest_difference']:.1e}, their largest entry is "
-        f"{answer['mlp']['largest_entry']:.2g}"
+        f"predictor differ by {mlp['largest_difference']:.1e}, their largest entry is {mlp['largest_entry']:.2g}"
     )
-    return Report("alternation", answer, _cells(curves, limits), caption, table, draw_linear.alternation)
 
 
 def k_step_answer(found: Array, k: int, steps: int, step_size: float) -> dict[str, Any]:
@@ -116,21 +137,20 @@ def moving_average(noise2: float, beta: float) -> dict[str, float]:
     return {"beta": beta, "slow_eigenvalue": slow, "fast_eigenvalue": fast}
 
 
-def _cells(curves: dict[str, Array], limits: list[float]) -> list[dict[str, str]]:
+def _cells(courses: list[Course]) -> list[dict[str, str]]:
     return [
         {
-            "scheme": name,
-            "theta after 7 rounds": cell(float(values[min(7, len(values) - 1)])),
-            "limit": f"{end:.6f}" if np.isfinite(end) else "diverged",
+            "scheme": course.scheme,
+            "theta after 7 rounds": cell(float(course.theta[min(7, len(course.theta) - 1)])),
+            "limit": f"{course.limit:.6f}" if np.isfinite(course.limit) else "diverged",
         }
-        for (name, values), end in zip(curves.items(), limits, strict=True)
+        for course in courses
     ]
 
 
-def _rows(name: str, values: Array, limit: float) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"scheme": name, "round": np.arange(len(values)), "theta": values, "distance": np.abs(values - limit)}
-    )
+def _rows(course: Course) -> pd.DataFrame:
+    rounds, distance = np.arange(len(course.theta)), np.abs(course.theta - course.limit)
+    return pd.DataFrame({"scheme": course.scheme, "round": rounds, "theta": course.theta, "distance": distance})
 
 
 def gradients(noise2: float, samples: int) -> dict[str, Any]:
