@@ -91,6 +91,7 @@ FILLED_IN: Mapping[str, Overrides] = {
         "network.predictor_hidden": 512,
         "train.predictor_lr": "constant",
         "train.warmup_epochs": 0,
+        "train.save_every": 10,
         "monitor.every": 50,
         "monitor.evaluate_every": 10,
         "monitor.k": 200,

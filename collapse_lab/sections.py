@@ -191,6 +191,9 @@ class TrainConfig:
     )
     channels_last: Annotated[bool, Field(description="memory layout of the images")] = False
     compile: Annotated[bool, Field(description="compile the backbones with torch.compile")] = False
+    save_every: Annotated[
+        Count, Field(description="epochs between two checkpoints; interrupted, a run saves at once")
+    ] = 1
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one")] = "auto"
     threads: Annotated[Count, Field(description="CPU threads of a run; results depend on it in the last bits")] = 1
 

@@ -119,7 +119,7 @@ class Trainer:
         self.alarm = CollapseAlarm(config.monitor.on_collapse)
 
     def run_epochs(self) -> None:
-        """Evaluate the start, or load the checkpoint, then train, evaluate and save epoch after epoch."""
+        """Evaluate the start, or load the checkpoint, then train, and evaluate and save at the ends of epochs."""
         with first_process_first():
             state = self.run.resume(self.device)
         if state is None:
@@ -169,7 +169,8 @@ class Trainer:
             raise
         self.run.append(table)
         self._epochs = epoch
-        self._save()
+        if epoch % self.config.train.save_every == 0 or epoch == self.config.train.epochs:
+            self._save()
 
     def _steps(self, epoch: int, table: list[Row], watch: Watch, spectra: Watch) -> None:
         """What is left of an epoch's steps; an interrupt is obeyed between two of them."""

@@ -78,8 +78,10 @@ def test_an_evaluation_is_interrupted_at_once_and_done_again(undisturbed, tmp_pa
     assert same(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_an_error_in_the_middle_of_a_step_goes_on_from_the_last_epoch(undisturbed, tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "every", "saved"), [(MemoryError, 1, STEPS), (KeyboardInterrupt, 1, STEPS), (MemoryError, 2, 0)]
+)
+def test_an_error_in_the_middle_of_a_step_goes_on_from_the_last_checkpoint(undisturbed, tmp_path, error, every, saved):
     class Broken(trainer.Trainer):
         def _train_step(self, samples, epoch):
             super()._train_step(samples, epoch)
@@ -87,10 +89,11 @@ def test_an_error_in_the_middle_of_a_step_goes_on_from_the_last_epoch(undisturbe
             if self.step == 8:
                 raise error
 
+    config = tiny(train__save_every=every)
     with pytest.raises(error):
-        trained(tiny(), tmp_path, Broken)
-    assert state(tmp_path / "checkpoint.pt")["step"] == STEPS
-    trained(tiny(), tmp_path)
+        trained(config, tmp_path, Broken)
+    assert state(tmp_path / "checkpoint.pt")["step"] == saved
+    trained(config, tmp_path)
     assert same(tmp_path, undisturbed)
 
 
