@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,57 +15,35 @@ from torch import Tensor
 from collapse_lab import augment
 from collapse_lab.image_files import ImageFiles, Pictures, cores, cut
 from collapse_lab.settings import Config
-from collapse_lab.view_parameters import Parameters, parameters
+from collapse_lab.view_parameters import parameters
 
-AHEAD = 3  # batches under way beside the one that is trained on
-
-
-class MemoryFeed:
-    """Views of images that lie in one tensor, on its device."""
-
-    waited: float | None = None
-
-    def __init__(self, images: Tensor, config: Config, views: int) -> None:
-        self._images, self._config, self._views = images, config, range(views)
-
-    def expect(self, batches: Sequence[Tensor], epoch: int) -> None:
-        """Say which views will be asked for; nothing is done ahead."""
-
-    def views(self, samples: Tensor, epoch: int) -> Tensor:
-        """The views (V, N, C, S, S) of the images ``samples`` (N,), int64 on the CPU, as ``augment.views`` makes them."""
-        pictures = self._images[samples.to(self._images.device, non_blocking=True)]
-        seed = self._config.train.seed
-        return augment.views(pictures, samples, self._config.augment, seed=seed, epoch=epoch, views=self._views)
-
-    def close(self) -> None:
-        """Nothing is under way."""
+AHEAD = 3  # batches of files under way beside the one that is trained on
 
 
-class Cropping(NamedTuple):
-    """One batch under way: what is drawn for it, its crops as they fill up, and the threads' work on them."""
+class Batch(NamedTuple):
+    """Views under way: the images they are of, their epoch, the threads' work on them, and what gives them after it."""
 
     samples: Tensor
     epoch: int
-    drawn: Parameters
-    crops: Tensor
-    parts: list[Future[None]]
+    work: Sequence[Future[Any]]
+    made: Callable[[], Tensor]
 
 
-class FileFeed:
-    """Views of images in files, cut out of each whole photograph.
+# Begins the work on the views of some images, by index, in an epoch.
+Begin: TypeAlias = Callable[[Tensor, int], Batch]
 
-    Threads decode and crop ``AHEAD`` batches before they are asked for; flip, rotation, colour and blur are done on the
-    device. A view is the same function of (seed, epoch, sample, number) as in memory, where the image in the file and the
-    one in memory are the same, but for rounding to whole levels after the crop. ``waited`` counts the seconds that
-    ``views`` stood still for files; on a GPU, which may still be computing meanwhile, that is at most what was lost.
+
+class Feed:
+    """Views of training images, ``ahead`` batches of which threads begin before they are asked for.
+
+    A view is the same function of (seed, epoch, sample, number) whatever was expected. ``waited`` counts the seconds that
+    ``views`` stood still for the threads; on a GPU, which may still be computing meanwhile, that is at most what was lost.
     """
 
-    def __init__(self, images: ImageFiles, config: Config, views: int) -> None:
-        self._images, self._config, self._views = images, config, range(views)
-        self._sizes = images.sizes()
+    def __init__(self, begin: Begin, pool: ThreadPoolExecutor | None = None, ahead: int = 0) -> None:
+        self._begin, self._pool, self._ahead = begin, pool, ahead
         self._coming: Iterator[Tensor] = iter(())
-        self._under_way: deque[Cropping] = deque()
-        self._pool = ThreadPoolExecutor(cores(), "decode")
+        self._under_way: deque[Batch] = deque()
         self.waited = 0.0
 
     def expect(self, batches: Sequence[Tensor], epoch: int) -> None:
@@ -74,61 +53,96 @@ class FileFeed:
         self._advance(epoch)
 
     def views(self, samples: Tensor, epoch: int) -> Tensor:
-        """The views (V, N, 3, S, S) of the images ``samples`` (N,), int64 on the CPU; ``InputError`` names a damaged file."""
-        expected = self._under_way.popleft() if self._under_way else None
-        if expected is None or expected.epoch != epoch or not torch.equal(expected.samples, samples):
+        """The views (V, N, C, S, S) of the images ``samples`` (N,), int64 on the CPU; ``InputError`` names a damaged file."""
+        batch = self._under_way.popleft() if self._under_way else None
+        if batch is None or batch.epoch != epoch or not torch.equal(batch.samples, samples):
             self._drop()
-            expected = self._start(samples, epoch)
+            batch = self._begin(samples, epoch)
         self._advance(epoch)
         started = time.perf_counter()
-        for part in expected.parts:
+        for part in batch.work:
             part.result()
         self.waited += time.perf_counter() - started
-        crops = expected.crops.to(self._images.device, non_blocking=True)
-        made = augment.finished(crops.flatten(0, 1), expected.drawn)
-        return made.view(crops.shape)
+        return batch.made()
 
     def close(self) -> None:
         """End the threads; what they have not begun is left."""
         self._drop()
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
     def _advance(self, epoch: int) -> None:
-        while len(self._under_way) < AHEAD and (samples := next(self._coming, None)) is not None:
-            self._under_way.append(self._start(samples, epoch))
-
-    def _start(self, samples: Tensor, epoch: int) -> Cropping:
-        config = self._config
-        drawn = parameters(
-            samples,
-            config.augment,
-            self._sizes[samples],
-            seed=config.train.seed,
-            epoch=epoch,
-            views=self._views,
-        )
-        side = config.augment.size or self._images.size
-        shape = (len(self._views), len(samples), 3, side, side)
-        crops = torch.empty(shape, dtype=torch.uint8, pin_memory=self._images.device.type == "cuda")
-        boxes = drawn.box.view(*shape[:2], 4)
-        parts = [
-            self._pool.submit(cut, self._images.paths[sample], boxes[:, row], crops[:, row])
-            for row, sample in enumerate(samples.tolist())
-        ]
-        return Cropping(samples, epoch, drawn, crops, parts)
+        while len(self._under_way) < self._ahead and (samples := next(self._coming, None)) is not None:
+            self._under_way.append(self._begin(samples, epoch))
 
     def _drop(self) -> None:
         for batch in self._under_way:
-            for part in batch.parts:
+            for part in batch.work:
                 part.cancel()
         self._under_way.clear()
         self._coming = iter(())
 
 
-def feed(images: Pictures, config: Config, views: int) -> MemoryFeed | FileFeed:
-    """What makes ``views`` views of training images for a run of that configuration."""
+def feed(images: Pictures, config: Config, views: int) -> Feed:
+    """What makes ``views`` views of training images for a run of that configuration.
+
+    Images in memory on a CPU get a thread of their own where there are more cores than the run computes with. On a GPU the
+    work is only queued, so that nothing is gained by beginning earlier.
+    """
     if isinstance(images, ImageFiles):
-        return FileFeed(images, config, views)
-    if isinstance(images, Tensor):
-        return MemoryFeed(images, config, views)
-    raise TypeError(f"images: found {type(images).__name__}, expected a tensor or ImageFiles")
+        pool = ThreadPoolExecutor(cores(), "decode")
+        return Feed(from_files(images, config, views, pool), pool, AHEAD)
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: found {type(images).__name__}, expected a tensor or ImageFiles")
+    if images.device.type != "cpu" or cores() <= config.train.threads:
+        return Feed(from_memory(images, config, views))
+    pool = ThreadPoolExecutor(1, "views")
+    return Feed(in_thread(from_memory(images, config, views), pool), pool, ahead=1)
+
+
+def from_memory(images: Tensor, config: Config, views: int) -> Begin:
+    """Views of images in one tensor, made on its device when they are asked for."""
+
+    def make(samples: Tensor, epoch: int) -> Tensor:
+        pictures, seed = images[samples.to(images.device, non_blocking=True)], config.train.seed
+        return augment.views(pictures, samples, config.augment, seed=seed, epoch=epoch, views=range(views))
+
+    return lambda samples, epoch: Batch(samples, epoch, (), partial(make, samples, epoch))
+
+
+def in_thread(begin: Begin, pool: ThreadPoolExecutor) -> Begin:
+    """What ``begin`` leaves to be made when it is asked for, made in a thread."""
+
+    def begun(samples: Tensor, epoch: int) -> Batch:
+        making = pool.submit(begin(samples, epoch).made)
+        return Batch(samples, epoch, [making], making.result)
+
+    return begun
+
+
+def from_files(images: ImageFiles, config: Config, views: int, pool: ThreadPoolExecutor) -> Begin:
+    """Views cut out of each whole photograph: threads decode and crop, the device does what follows.
+
+    Where the image in the file and the one in memory are the same, so are the views, but for rounding to whole levels
+    after the crop.
+    """
+    sizes, side = images.sizes(), config.augment.size or images.size
+
+    def begin(samples: Tensor, epoch: int) -> Batch:
+        seed = config.train.seed
+        drawn = parameters(samples, config.augment, sizes[samples], seed=seed, epoch=epoch, views=range(views))
+        shape = (views, len(samples), 3, side, side)
+        crops = torch.empty(shape, dtype=torch.uint8, pin_memory=images.device.type == "cuda")
+        boxes = drawn.box.view(*shape[:2], 4)
+        work = [
+            pool.submit(cut, images.paths[sample], boxes[:, row], crops[:, row])
+            for row, sample in enumerate(samples.tolist())
+        ]
+
+        def made() -> Tensor:
+            on_device = crops.to(images.device, non_blocking=True)
+            return augment.finished(on_device.flatten(0, 1), drawn).view(shape)
+
+        return Batch(samples, epoch, work, made)
+
+    return begin

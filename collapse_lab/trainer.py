@@ -207,14 +207,14 @@ class Trainer:
         steps = order[done * batch : self.steps_per_epoch * batch].split(batch)
         shares = [step.chunk(count)[rank] for step in steps]
         self.feed.expect(shares, epoch)
-        waited_before = self.feed.waited or 0.0
+        waited_before = self.feed.waited
         for number in range(done, self.steps_per_epoch):
             self._train_step(shares[number - done], epoch)
             readings = watch.step()
             table += self._rows(epoch, [*readings, *spectra.step()])
             seconds = time.perf_counter() - started
             rate = (number + 1 - done) * batch / seconds
-            waited = None if self.feed.waited is None else self.feed.waited - waited_before
+            waited = self.feed.waited - waited_before if self.config.data.stream else None
             last = number + 1 == self.steps_per_epoch
             with self._kept_on_interrupt(table):
                 if readings:

@@ -340,6 +340,31 @@ CONSTANT = {
 }
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_few_rows_have_the_spectrum_of_their_second_moment(normalise):
+    cloud = uneven(24, 60)
+    few = moments(cloud[:9].float(), normalise=normalise) + moments(cloud[9:].float(), normalise=normalise)
+    many = Moments(few.count, few.total, few.second)
+    assert few.rows is not None
+    assert many.rows is None
+    for one, other in ((few.eigenvalues, many.eigenvalues), (few.centred_eigenvalues, many.centred_eigenvalues)):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13 * float(other[0]))
+        assert one.shape == (60,)
+    onto = moments(cloud[9:].float(), normalise=normalise, onto=moments(cloud[:9].float(), normalise=normalise))
+    torch.testing.assert_close(onto.eigenvalues, few.eigenvalues, rtol=1e-12, atol=0)
+
+
+def test_rows_are_kept_only_while_they_are_fewer_than_channels_and_as_a_copy():
+    cloud = gaussian(24, 20)
+    few = moments(cloud[:19], normalise=False)
+    assert few.rows is not None
+    assert moments(cloud[19:], normalise=False, onto=moments(cloud[:19], normalise=False)).rows is None
+    assert (few + moments(cloud[:1])).rows is None
+    before = few.eigenvalues.clone()
+    cloud.zero_()
+    assert torch.equal(Moments(few.count, few.total, few.second, few.rows).eigenvalues, before)
+
+
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_constant_cloud_reads_as_collapse(name, dtype):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -139,14 +140,21 @@ def test_boxes_of_images_of_many_sizes_are_those_of_each_alone() -> None:
         assert (alone[:, 2:] <= sizes[number]).all()
 
 
-def test_a_view_does_not_depend_on_what_was_expected(mixed: Path) -> None:
-    config = streamed(mixed)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_view_does_not_depend_on_what_was_expected_or_on_threads(mixed: Path, stream: bool) -> None:
+    config = streamed(mixed, data__stream=stream)
     batches = list(torch.randperm(12, generator=torch.Generator().manual_seed(0)).split(3))
     feed = feeds.feed(load(config.data).train, config, 2)
     feed.expect(batches[:2], epoch=1)
     asked_otherwise = [feed.views(batch, 1) for batch in reversed(batches)]
     feed.close()
-    for one, other in zip(reversed(asked_otherwise), made(config, batches), strict=True):
+    every_core = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every_core)})
+    try:
+        on_one_core = made(config, batches)
+    finally:
+        os.sched_setaffinity(0, every_core)
+    for one, other in zip(reversed(asked_otherwise), on_one_core, strict=True):
         assert torch.equal(one, other)
 
 

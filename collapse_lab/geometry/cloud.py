@@ -18,39 +18,46 @@ NEGLIGIBLE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sufficient statistics of rows u_n: count N, sum (D,) and second moment sum_n u_n u_n^T (D, D), in float64."""
+    """Sufficient statistics of rows u_n: count N, sum (D,) and second moment sum_n u_n u_n^T (D, D), in float64.
+
+    ``rows`` (N, D) are the rows themselves, where they are at hand and N < D: the eigenvalues that are not zero are then
+    those of an (N, N) matrix, at (N / D)^3 of the cost.
+    """
 
     count: int
     total: Tensor
     second: Tensor
+    rows: Tensor | None = None
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total + other.total, self.second + other.second)
+        rows = _few(self.rows, other.rows)
+        return Moments(self.count + other.count, self.total + other.total, self.second + other.second, rows)
 
     @property
     def dimension(self) -> int:
         """D, the number of channels."""
         return self.total.numel()
 
-    @property
+    @cached_property
     def covariance(self) -> Tensor:
         """Population covariance (D, D), ddof 0; all zero where the variance is below 1e-12 of the mean squared norm.
 
         So a constant cloud has no directions, rather than those of rounding.
         """
         mean, second = self.total / self.count, self.second / self.count
-        covariance = second - torch.outer(mean, mean)
+        covariance = torch.addr(second, mean, mean, alpha=-1)
         return torch.zeros_like(second) if covariance.trace() <= NEGLIGIBLE * second.trace() else covariance
 
     @cached_property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues (D,) of the uncentred second moment E u u^T, descending; NaN where rows are not finite."""
-        return _eigenvalues(self.second / self.count, self.count)
+        return _eigenvalues(self.second / self.count, self.rows, self.count)
 
     @cached_property
     def centred_eigenvalues(self) -> Tensor:
         """Eigenvalues (D,) of ``covariance``, descending; NaN where rows are not finite."""
-        return _eigenvalues(self.covariance, self.count - 1)
+        centred = None if self.rows is None else self.rows - self.total / self.count
+        return _eigenvalues(self.covariance, centred, self.count - 1)
 
 
 def moments(features: Tensor, *, normalise: bool = True, onto: Moments | None = None) -> Moments:
@@ -67,10 +74,11 @@ def moments(features: Tensor, *, normalise: bool = True, onto: Moments | None = 
     """
     rows = unit_rows(features) if normalise else double_rows(features)
     if onto is None:
-        return Moments(len(rows), rows.sum(0), rows.T @ rows)
+        return Moments(len(rows), rows.sum(0), rows.T @ rows, _few(rows))
     # What was made under torch.inference_mode cannot be written to outside it.
     second = onto.second.clone() if onto.second.is_inference() else onto.second
-    return Moments(onto.count + len(rows), onto.total + rows.sum(0), second.addmm_(rows.T, rows))
+    second.addmm_(rows.T, rows)
+    return Moments(onto.count + len(rows), onto.total + rows.sum(0), second, _few(onto.rows, rows))
 
 
 def covariance_moments(covariance: Tensor, count: int) -> Moments:
@@ -172,22 +180,35 @@ def mean_absolute_correlation(m: Moments) -> float:
     0.3333
     """
     covariance = m.covariance
-    if not covariance.isfinite().all():
+    if not covariance.sum().isfinite():
         return math.nan
     variance = covariance.diagonal()
     varies = variance > NEGLIGIBLE * m.second.diagonal() / m.count
     count = int(varies.sum())
     if count < 2:
         return 1.0
-    scale = variance[varies].rsqrt()
-    correlation = covariance[varies][:, varies].abs() * torch.outer(scale, scale)
-    return float((correlation.sum() - count) / (count * (count - 1)))
+    scale = torch.where(varies, variance.rsqrt(), 0.0)
+    return float((scale @ covariance.abs() @ scale - count) / (count * (count - 1)))
 
 
-def _eigenvalues(matrix: Tensor, rank: int) -> Tensor:
-    """Eigenvalues of a positive semidefinite matrix of at most the given rank, descending; NaN where it is not finite."""
-    if not matrix.isfinite().all():
-        return torch.full_like(matrix[0], torch.nan)
-    values: Tensor = torch.linalg.eigvalsh(matrix).clamp(min=0).flip(0)
-    values[rank:] = 0
+def _few(*parts: Tensor | None) -> Tensor | None:
+    """A copy of all rows where they are fewer than their channels; None where they are not, or not all at hand."""
+    known = [rows for rows in parts if rows is not None]
+    if len(known) < len(parts) or sum(map(len, known)) >= known[0].shape[1]:
+        return None
+    return torch.cat(known)
+
+
+def _eigenvalues(matrix: Tensor, rows: Tensor | None, rank: int) -> Tensor:
+    """Eigenvalues of a positive semidefinite matrix of at most the given rank, descending; NaN where it is not finite.
+
+    Where there are ``rows``, fewer than channels, the matrix is their second moment.
+    """
+    values = torch.zeros_like(matrix[0])
+    if not matrix.sum().isfinite():
+        return values.fill_(torch.nan)
+    if matrix.trace() > 0:
+        small = matrix if rows is None else rows @ rows.T / len(rows)
+        largest = torch.linalg.eigvalsh(small).clamp(min=0).flip(0)[:rank]
+        values[: len(largest)] = largest
     return values

@@ -21,7 +21,8 @@ class Recorder:
     """Gathers the rows of a tap while ``recording``; one forward hook, nothing else, is added to the module.
 
     Calls count only in the tap's mode, and not when activation checkpointing runs the forward a second time inside
-    backward. It holds D x D numbers, as many again where raw moments are needed, and at most 1,024 rows where rows are.
+    backward. It holds D x D numbers and the rows while they are fewer than D, as many again where raw moments are
+    needed, and at most 1,024 rows where rows are.
     """
 
     def __init__(self, label: str, tap: Tap, module: nn.Module, needs: Collection[Needs] = ()) -> None:

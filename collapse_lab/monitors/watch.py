@@ -54,8 +54,8 @@ class Watch:
     Forward values, weights, buffers and random state stay as they would be without it; outputs are detached; hooks go
     when the context ends. Off schedule a hook returns at once and nothing waits for the device. A watched module that did
     not run on a scheduled step raises ``RuntimeError``: silence would look like health. A watch holds D x D numbers in
-    float64 for each layer, twice that with raw moments, and at most 1,024 rows where a statistic needs rows; and, of every
-    reading, the few scalars that ``verdict`` judges.
+    float64 for each layer and the rows while they are fewer than D, twice that with raw moments, at most 1,024 rows where a
+    statistic needs rows, and of every reading the few scalars that ``verdict`` judges.
 
     ``reference`` is the directory of a run that went well, with the ``metrics.csv`` of ``collapse-lab train`` or of
     ``sinks.table``: ``verdict`` then holds layers against the layers of the same label there. Batches must be equally large,
