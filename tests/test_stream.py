@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
+import threading
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from collapse_lab import augment, data, feeds
+from collapse_lab import augment, data, feeds, trainer
 from collapse_lab.config import build
 from collapse_lab.data import load
 from collapse_lab.errors import InputError
@@ -201,6 +204,43 @@ def test_a_file_that_vanishes_in_mid_run_is_named_and_the_run_goes_on_when_it_is
         assert run.status()["state"] == "interrupted"
         assert "004.png" in run.status()["error"]
     file.write_bytes(kept)
+    assert trained(config, tmp_path / "cut")["state"] == "done"
+    trained(config, tmp_path / "whole")
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_interrupt_is_obeyed_while_a_step_waits_for_its_files(
+    square: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, opened, released = streamed(square, train__batch=8), threading.Event(), []
+    opened.set()
+
+    class Slow(type(Path())):
+        def __fspath__(self) -> str:
+            released.append(opened.wait(20))
+            return super().__fspath__()
+
+    class Waiting(Trainer):
+        def _train_step(self, samples: torch.Tensor, epoch: int) -> None:
+            if self.step == 4:
+                opened.clear()
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            super()._train_step(samples, epoch)
+
+        def _save(self, healthy: bool = True) -> None:
+            super()._save(healthy)
+            opened.set()
+
+    images = load(config.data)
+    files = ImageFiles([Slow(path) for path in images.train.paths], SIZE)
+    monkeypatch.setattr(trainer, "Trainer", Waiting)
+    with Run(tmp_path / "cut", config) as run, pytest.raises(KeyboardInterrupt):
+        trainer.train(config, run, replace(images, train=files), lambda progress: None)
+    monkeypatch.undo()
+    assert all(released)
+    with Run(tmp_path / "cut", config) as run:
+        assert run.status()["state"] == "interrupted"
+        assert 4 < run.status()["step"] < 12
     assert trained(config, tmp_path / "cut")["state"] == "done"
     trained(config, tmp_path / "whole")
     assert same(tmp_path / "whole", tmp_path / "cut")
