@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -19,12 +20,18 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import functional
 
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+except ImportError:  # torchvision 0.29 says that a later one has no decoders; PIL does the same, see ``pixels``
+    decode_jpeg = None
+
 from collapse_lab.errors import InputError
 
 Result = TypeVar("Result")
 
 # Pixels of one image on its way to a square, 200 MB of them: a strip one pixel high grows to its longer side squared.
 LARGEST = 2**26
+JPEG = (".jpg", ".jpeg")
 
 # What a damaged or foreign file makes the libraries raise.
 UNREADABLE = (
@@ -184,15 +191,29 @@ def cut(path: Path, boxes: Tensor, made: Tensor) -> None:
     ``boxes``: (V, 4) int64: top, left, height, width in pixels of the file. The filter is that of ``resample.crop``; values
     are rounded to whole levels.
     """
+    whole = pixels(path)[None]
+    for view, (top, left, height, width) in zip(made, boxes.tolist(), strict=True):
+        box = whole[..., top : top + height, left : left + width]
+        if not box.numel():
+            size = f"{whole.shape[2]} x {whole.shape[3]}"
+            raise InputError(
+                f"data.root: image '{path}' is {size} pixels by now, smaller than it was when the run began"
+            )
+        view.copy_(interpolate(box, view.shape[1:], mode="bilinear", antialias=True)[0])
 
-    # benchmarks/decode.py: torch resizes faster than PIL. torchvision.io decodes faster, but is going to be removed.
-    def fill(image: Image.Image) -> None:
-        pixels = torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
-        for view, (top, left, height, width) in zip(made, boxes.tolist(), strict=True):
-            box = pixels[None, :, top : top + height, left : left + width]
-            view[:] = interpolate(box, view.shape[1:], mode="bilinear", antialias=True)[0]
 
-    opened(path, fill)
+def pixels(path: Path) -> Tensor:
+    """An image file as uint8 (3, H, W), RGB; ``InputError`` naming the file where it cannot be decoded.
+
+    Where torchvision decodes JPEG its pixels are those of PIL to the byte. It lets other threads run meanwhile, PIL for
+    three quarters of the time only, so that more than four threads would not help (benchmarks/streaming.py).
+    """
+    if decode_jpeg is not None and path.suffix.lower() in JPEG:
+        # Damaged or foreign: PIL reads it, or says what is wrong.
+        with suppress(RuntimeError):
+            found: Tensor = decode_jpeg(read_file(os.fspath(path)), mode=ImageReadMode.RGB)
+            return found
+    return opened(path, lambda image: torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1))
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from collapse_lab import augment, data, feeds, trainer
+from collapse_lab import augment, data, feeds, image_files, trainer
 from collapse_lab.config import build
 from collapse_lab.data import load
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import ImageFiles, cut, fitted
+from collapse_lab.image_files import ImageFiles, cut, fitted, pixels
 from collapse_lab.presets import AUGMENT
 from collapse_lab.runs import Run
 from collapse_lab.settings import Config, DataConfig
@@ -292,6 +292,65 @@ def test_every_kind_of_pixels_becomes_rgb(tmp_path: Path, name: str) -> None:
     crop = torch.empty(1, 3, 48, 64, dtype=torch.uint8)
     cut(tmp_path / name, torch.tensor([[0, 0, 48, 64]]), crop)
     assert np.abs(crop[0].permute(1, 2, 0).numpy() - expected).max() <= tolerance
+
+
+JPEGS = {
+    "plain": ("RGB", {"quality": 50}),
+    "fine": ("RGB", {"quality": 95, "subsampling": 0}),
+    "progressive": ("RGB", {"progressive": True, "subsampling": 1}),
+    "rgb": ("RGB", {"keep_rgb": True}),
+    "grey": ("L", {}),
+    "ink": ("CMYK", {}),
+}
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_torchvision_and_pil_decode_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if image_files.decode_jpeg is None:
+        pytest.skip("this torchvision does not decode")
+    mode, options = JPEGS[name]
+    file = tmp_path / "1.jpg"
+    picture("RGB").resize((101, 77)).convert(mode).save(file, **options)
+    fast = pixels(file)
+    monkeypatch.setattr(image_files, "decode_jpeg", None)
+    assert torch.equal(fast, pixels(file))
+
+
+def test_a_foreign_file_with_the_name_of_a_jpeg_is_read_and_a_damaged_one_named(tmp_path: Path) -> None:
+    picture("RGB").save(tmp_path / "foreign.jpg", format="PNG")
+    assert np.array_equal(pixels(tmp_path / "foreign.jpg").permute(1, 2, 0), np.array(picture("RGB")))
+    picture("RGB").save(tmp_path / "cut.jpg")
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"image '.*cut\.jpg' cannot be decoded: .*[Tt]runcated"):
+        pixels(tmp_path / "cut.jpg")
+
+
+def test_a_file_that_became_smaller_is_named(tmp_path: Path) -> None:
+    picture("RGB").resize((8, 8)).save(tmp_path / "1.png")
+    with pytest.raises(InputError, match=r"1\.png' is 8 x 8 pixels by now, smaller than it was when the run began"):
+        cut(tmp_path / "1.png", torch.tensor([[20, 20, 9, 9]]), torch.empty(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_no_more_than_so_many_batches_are_under_way(mixed: Path) -> None:
+    class Counted(type(Path())):
+        reads = 0
+
+        def __fspath__(self) -> str:
+            Counted.reads += 1
+            return super().__fspath__()
+
+    files = ImageFiles([Counted(mixed / "train" / "a" / "000.jpg")] * 60, SIZE)
+    feed = feeds.feed(files, streamed(mixed), 2)
+    Counted.reads = 0
+    feed.expect(torch.arange(60).split(6), 1)
+    feed.views(torch.arange(6), 1)
+    # As many workers as there can be, and each of them has nothing left to do.
+    for done in [batch.work for batch in feed._under_way]:
+        for part in done:
+            part.result()
+    assert Counted.reads == 6 * (1 + feeds.AHEAD)
+    feed.close()
 
 
 def test_sixteen_bits_a_colour_lose_the_lower_eight(tmp_path: Path) -> None:
