@@ -2,12 +2,12 @@
 
     python benchmarks/streaming.py --images DIR [--set train.precision=bfloat16]       # DIR/train/<class>, DIR/val/<class>
 
-Three parts. Rates: images per second that so many cores decode, as two random crops and as centre squares, in turns, after
-one round that is not counted. Runs: SimSiam with ``data.stream``, each in a process of its own: the seconds before step 1 by
-what they went into, those of the steps, the share of them spent waiting (that of ``timing.csv``), the peak of memory above
-what the imports take. On a CPU ResNet-18 gets a few images and steps, on a GPU all of them. Need: arithmetic, not measured:
-how many cores decode what a GPU computes, were it to make the matrix products of a network at 224 px as fast as those of
-ResNet-18 in 35,000 views of 32 px a second.
+Three parts. Rates: images per second that so many cores decode, as two random crops (by torchvision, and by PIL, which holds
+up other threads) and as centre squares (by PIL), in turns, after one round that is not counted. Runs: SimSiam with
+``data.stream``, each in a process of its own: the seconds before step 1 by what they went into, those of the steps, the share
+of them spent waiting (that of ``timing.csv``), the peak of memory above what the imports take. On a CPU ResNet-18 gets a few
+images and steps, on a GPU all of them. Need: arithmetic, not measured: how many cores decode what a GPU computes, were it to
+make the matrix products of a network at 224 px as fast as those of ResNet-18 in 35,000 views of 32 px a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from collapse_lab import data
+from collapse_lab import data, image_files
 from collapse_lab.config import build
 from collapse_lab.flags import assignments
 from collapse_lab.image_files import ImageFiles, cores, cut
@@ -88,6 +88,15 @@ def crops(files: ImageFiles, boxes: Tensor) -> None:
             pass
 
 
+def by_pil(work: Callable[[], Any]) -> None:
+    """The same without torchvision's decoder."""
+    before, image_files.decode_jpeg = image_files.decode_jpeg, None
+    try:
+        work()
+    finally:
+        image_files.decode_jpeg = before
+
+
 def rates(root: Path, count: int) -> dict[str, Any]:
     """Images per second by kind and number of cores, and the processor time of an image on one core."""
     config = configured(root)
@@ -97,6 +106,7 @@ def rates(root: Path, count: int) -> dict[str, Any]:
     boxes = parameters(index, config.augment, files.sizes(), seed=0, epoch=1, views=(0, 1)).box.view(2, -1, 4)
     contenders: dict[str, Callable[[], Any]] = {
         "two crops": partial(crops, files, boxes),
+        "two crops, by PIL": partial(by_pil, partial(crops, files, boxes)),
         "centre square": partial(files.__getitem__, slice(None)),
     }
     allowed = sorted(os.sched_getaffinity(0))
