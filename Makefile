@@ -2,13 +2,17 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-extras gpu gpu-results check install gallery studies results
+.PHONY: demo test test-long test-extras gpu gpu-results check install gallery studies results
 
 demo: install
 	$(BIN)/collapse-lab compare
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Three processes where two are tested, and every arm of a study: minutes more.
+test-long: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 # Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
 # deprecation warnings are shown and are not errors. Then the toy's page in a headless Chromium, where there is one.

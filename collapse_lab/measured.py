@@ -20,12 +20,13 @@ from typing import Any
 from collapse_lab import data
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError, RunStopped
+from collapse_lab.lifetime import end_with_the_parent
 from collapse_lab.runs import read_config
 from collapse_lab.settings import DataConfig
 from collapse_lab.study import Measure
 from collapse_lab.trainer import threads
 from collapse_lab.whole import write_whole
-from collapse_lab.workers import end_with_the_parent, side_by_side
+from collapse_lab.workers import side_by_side
 
 NAME = "measures.json"
 Function = Callable[..., dict[str, float]]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from collapse_lab.collective import processes
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.launch import first_process_first, lost_another
+from collapse_lab.lifetime import end_with_the_parent
 from collapse_lab.runs import ENDED, Follower, Run
 from collapse_lab.settings import Config, TrainConfig
 from collapse_lab.trainer import Progress, check, pick_device, train
@@ -66,7 +66,7 @@ def train_all(study: Path, runs: Mapping[str, Config], overwrite: bool, listen: 
             futures = [pool.submit(_work, config, study / path, overwrite, news, stop) for path, config in runs.items()]
         while not (all(future.done() for future in futures) and news.empty()):
             with suppress(queue.Empty):
-                listen(news.get(timeout=0.1))
+                listen(pickle.loads(news.get(timeout=0.1)))
             if interrupts.noted and not stop.is_set():
                 stop.set()
                 for future in futures:
@@ -111,7 +111,8 @@ def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any
     # The parent asks for an interrupt and raises its own; the run's status says that it can be resumed.
     with suppress(KeyboardInterrupt), Interrupts(), _interrupted_by(stop):
         if not stop.is_set():
-            run_one(config, directory, overwrite=overwrite, listen=news.put)
+            # As bytes: the manager, which only hands them on, would have to load torch to know what they are.
+            run_one(config, directory, overwrite=overwrite, listen=lambda told: news.put(pickle.dumps(told)))
 
 
 @contextmanager
@@ -145,19 +146,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_with_the_parent(parent: int) -> None:
-    """Let this process die with the one that started it; a run survives that, as it is resumed from its checkpoint."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    # All that counts is on the disk by then, and taking torch apart takes a busy machine seconds.
-    atexit.register(os._exit, 0)
 
 
 def side_by_side(train: TrainConfig) -> int:

@@ -129,7 +129,10 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("command", "number"), [("train", signal.SIGINT), ("compare", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("train", signal.SIGINT), pytest.param("compare", signal.SIGTERM, marks=pytest.mark.long)],
+)
 def test_a_process_that_is_told_to_stop_leaves_a_run_that_goes_on_to_the_byte(tmp_path, command, number):
     running = started(tmp_path / "out", command, *LONG, *(["--seeds", "1"] if command == "compare" else []))
     run = tmp_path / "out" / "study" / "simsiam" / "seed0"

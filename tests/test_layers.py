@@ -19,6 +19,7 @@ CORE = [
         "recipes",
         "environment",
         "interrupts",
+        "lifetime",
     ],
     ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch"],
     ["geometry.pairs"],

@@ -14,7 +14,7 @@ from collapse_lab.methods import METHODS
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.long)])
 def together(request, tmp_path_factory):
     """The final states of every method at every rank."""
     out = tmp_path_factory.mktemp("ranks")

@@ -206,6 +206,7 @@ def test_figures_are_drawn_again_from_the_summary_alone(place, first, tmp_path):
         assert path.read_bytes() == (place / "runs" / "results" / "first" / path.name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_smoke_run_trains_every_arm_elsewhere(place):
     done = command("study", "second.py", "--smoke", "--json", "--out", "other", cwd=place)
     found = json.loads(done.stdout)["studies"]["second"]

@@ -85,7 +85,7 @@ def assert_same_run(out: Path, alone: Path) -> None:
     assert far == {}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_several_processes_give_the_run_of_one(alone, tmp_path, processes):
     said = finished(start(tmp_path, processes, "--train.epochs=4"))
     assert said.count("simsiam seed 0: done") == 1
@@ -115,6 +115,7 @@ def test_processes_that_share_the_files_start_as_one_does(tmp_path):
         assert starts[1][key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(alone, tmp_path):
     process = start(tmp_path, 2, "--train.epochs=4")
     until_step(tmp_path, 5)
