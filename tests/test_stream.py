@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from collapse_lab import augment, data, feeds, image_files, trainer
+from collapse_lab import augment, data, display, feeds, image_files, trainer
 from collapse_lab.config import build
 from collapse_lab.data import load
 from collapse_lab.errors import InputError
@@ -26,6 +26,7 @@ from collapse_lab.runs import Run
 from collapse_lab.settings import Config, DataConfig
 from collapse_lab.trainer import Trainer
 from collapse_lab.view_parameters import parameters
+from collapse_lab.workers import News
 from tests.tiny import same, signalled, tiny, trained
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -414,6 +415,19 @@ def test_who_leaves_early_waits_for_the_files_at_hand_alone(mixed: Path) -> None
     assert next(coming).shape == (1, 3, 224, 224)
     coming.close()
     assert 1 <= Counted.reads < 1500
+
+
+def test_the_log_says_when_a_run_waits_for_its_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "SILENCE", -1.0)
+    with display.Display(1) as shown:
+        shown.show(News("one", state="started"))
+        for waiting in (0.02, 0.4):
+            shown.show(News("one", "running", trainer.Progress(1, 2, 100.0, -0.5, 0.9, waiting=waiting)))
+    quiet, loud = [line for line in capsys.readouterr().err.splitlines() if "step 1 of 2" in line]
+    assert "waiting" not in quiet
+    assert "waiting for data 40 %" in loud
 
 
 def test_only_folders_of_images_are_streamed() -> None:
