@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-extras gpu check install gallery studies results
+.PHONY: demo test test-long test-extras gpu gpu-results check install gallery studies results
 
 demo: install
 	$(BIN)/collapse-lab compare
@@ -23,6 +23,10 @@ test-extras: $(VENV)/.installed-extras
 # What only a CUDA device shows; every one of these is skipped, with its reason, where there is none.
 gpu: install
 	$(BIN)/python -m pytest -rs -m gpu tests
+
+# The same, the benchmarks, and runs of CIFAR-10 for their accuracy; see the head of the script for its stages.
+gpu-results: install
+	PYTHON=$(BIN)/python sh benchmarks/gpu.sh $(CIFAR) $(PHOTOGRAPHS)
 
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -41,6 +41,16 @@ def average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
+def total(counts: Tensor) -> Tensor:
+    """The sum over all processes of a tensor, which lies on any device; every one must call it."""
+    if processes()[1] == 1:
+        return counts
+    # NCCL knows only tensors on a GPU.
+    told = counts.to("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    distributed.all_reduce(told)
+    return told.to(counts.device)
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if processes()[1] > 1:

@@ -8,8 +8,9 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from collapse_lab.collective import processes, total
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import Pictures, chunks, one_line
+from collapse_lab.image_files import Pictures, even, one_line, pieces, stretches
 from collapse_lab.settings import DataConfig
 from collapse_lab.sources import SOURCES, Source
 
@@ -93,14 +94,17 @@ def statistics(train: Pictures) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every channel over [0, 1], with which network input is normalised.
 
     Taken over all N x H x W values of the *training* images (N, C, H, W), uint8, divided by 255; the standard
-    deviation has ddof 0. Exact up to the last rounding: computed in float64 from the counts of the 256 levels.
-    Returns two float32 tensors (C,). Raises ``InputError`` where a channel is constant and cannot be normalised.
+    deviation has ddof 0. Exact up to the last rounding: computed in float64 from the counts of the 256 levels, of which
+    several processes, each of which must call, make a share each. Returns two float32 tensors (C,). Raises
+    ``InputError`` where a channel is constant and cannot be normalised.
 
     >>> mean, std = statistics(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1))
     >>> mean.item(), std.item()
     (0.5, 0.5)
     """
-    found = torch.stack([_levels(stretch) for stretch in chunks(train, CHUNK)]).sum(0)
+    rank, count = processes()
+    mine = pieces(even(len(train), count)[rank], CHUNK)
+    found = total(torch.stack([_levels(stretch) for stretch in stretches(train, mine)]).sum(0))
     levels = torch.arange(256, dtype=torch.float64, device=found.device) / 255
     counts = found.double()
     counts /= counts.sum(dim=1, keepdim=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import interpolate
 from collapse_lab.collective import processes, uneven_rows
 from collapse_lab.data import Images
 from collapse_lab.geometry import moments
-from collapse_lab.image_files import Pictures, even, stretches
+from collapse_lab.image_files import Pictures, even, pieces, stretches
 from collapse_lab.monitors.probes import knn_accuracy, linear_accuracy
 from collapse_lab.monitors.statistics import SPECTRUM, STANDARD, Gathered, read
 from collapse_lab.networks import Encoder
@@ -111,9 +112,7 @@ def outputs(objective: Objective, images: Pictures, size: tuple[int, int]) -> di
     objective.eval()
     parts: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
     rank, count = processes()
-    share = even(len(images), count)[rank]
-    rows = [slice(first, min(first + BATCH, share.stop)) for first in range(share.start, share.stop, BATCH)]
-    for chunk in stretches(images, rows):
+    for chunk in stretches(images, pieces(even(len(images), count)[rank], BATCH)):
         features = objective.encoder.backbone(clean(chunk, size))
         z = objective.encoder.projector(features)
         for layer, output in zip(parts, (features, z, objective.predictor(z)), strict=True):
@@ -150,11 +149,22 @@ def _calibrate(network: nn.Module, images: Pictures, size: tuple[int, int]) -> N
         norm.reset_running_stats()
         norm.momentum = None
     # Chunks of equal size have equal weight in the average.
-    for chunk in stretches(images, even(len(images), math.ceil(len(images) / BATCH))):
+    for chunk in _everywhere(images, even(len(images), math.ceil(len(images) / BATCH))):
         network(clean(chunk, size))
     # A copy that is trained on would otherwise average over all of its training.
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _everywhere(images: Pictures, rows: Sequence[slice]) -> Iterator[Tensor]:
+    """The images of one slice after the other, the same in all processes, each of which decodes its part of the files."""
+    rank, count = processes()
+    if isinstance(images, Tensor) or count == 1:
+        return stretches(images, rows)
+    lengths = [each.stop - each.start for each in rows]
+    parts = [even(length, count)[rank] for length in lengths]
+    mine = [slice(each.start + part.start, each.start + part.stop) for each, part in zip(rows, parts, strict=True)]
+    return (uneven_rows(*found) for found in zip(stretches(images, mine), lengths, strict=True))
 
 
 def clean(images: Tensor, size: tuple[int, int]) -> Tensor:

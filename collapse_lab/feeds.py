@@ -38,7 +38,7 @@ class Feed:
     """Views of training images, ``ahead`` batches of which threads begin before they are asked for.
 
     A view is the same function of (seed, epoch, sample, number) whatever was expected. ``waited`` counts the seconds that
-    ``views`` stood still for the threads; on a GPU, which may still be computing meanwhile, that is at most what was lost.
+    ``wait`` stood still for the threads; on a GPU, which may still be computing meanwhile, that is at most what was lost.
     """
 
     def __init__(self, begin: Begin, pool: ThreadPoolExecutor | None = None, ahead: int = 0) -> None:
@@ -53,17 +53,23 @@ class Feed:
         self._coming = iter(batches)
         self._advance(epoch)
 
-    def views(self, samples: Tensor, epoch: int) -> Tensor:
-        """The views (V, N, C, S, S) of the images ``samples`` (N,), int64 on the CPU; ``InputError`` names a damaged file."""
-        batch = self._under_way.popleft() if self._under_way else None
-        if batch is None or batch.epoch != epoch or not torch.equal(batch.samples, samples):
+    def wait(self, samples: Tensor, epoch: int) -> None:
+        """Stand still until the threads have done their part for these views; ``InputError`` names a damaged file."""
+        head = self._under_way[0] if self._under_way else None
+        if head is None or head.epoch != epoch or not torch.equal(head.samples, samples):
             self._drop()
-            batch = self._begin(samples, epoch)
-        self._advance(epoch)
+            head = self._begin(samples, epoch)
+            self._under_way.append(head)
         started = time.perf_counter()
-        for part in batch.work:
+        for part in head.work:
             part.result()
         self.waited += time.perf_counter() - started
+
+    def views(self, samples: Tensor, epoch: int) -> Tensor:
+        """The views (V, N, C, S, S) of the images ``samples`` (N,), int64 on the CPU; ``wait`` is called first."""
+        self.wait(samples, epoch)
+        batch = self._under_way.popleft()
+        self._advance(epoch)
         return batch.made()
 
     def close(self) -> None:

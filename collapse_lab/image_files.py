@@ -6,10 +6,11 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +19,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import functional
 
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+except ImportError:  # torchvision 0.29 says that a later one has no decoders; PIL does the same, see ``pixels``
+    decode_jpeg = None
+
 from collapse_lab.errors import InputError
 from collapse_lab.machine import cores
 
 Result = TypeVar("Result")
+
+# Pixels of one image on its way to a square, 200 MB of them: a strip one pixel high grows to its longer side squared.
+LARGEST = 2**26
+JPEG = (".jpg", ".jpeg")
 
 # What a damaged or foreign file makes the libraries raise.
 UNREADABLE = (
@@ -57,6 +67,19 @@ class Pictures(Protocol):
     def __getitem__(self, index: Tensor | slice, /) -> Tensor: ...
 
 
+class Decoding(NamedTuple):
+    """Images as they fill up, and the threads' work on them."""
+
+    images: Tensor
+    parts: list[Future[None]]
+
+    def finished(self) -> Tensor:
+        """The images when all of them are there; ``InputError`` names the first file that cannot be decoded."""
+        for part in self.parts:
+            part.result()
+        return self.images
+
+
 class ImageFiles:
     """Image files as if they were one uint8 tensor (N, 3, size, size): what is indexed is decoded.
 
@@ -76,16 +99,32 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
+        [images] = self.decoded([index])
+        return images
+
+    def decoded(self, rows: Sequence[Tensor | slice]) -> Iterator[Tensor]:
+        """The images of one index after the other, the next decoded meanwhile.
+
+        Whoever leaves early, by an interrupt or an error, waits for the files at hand and no others.
+        """
+        pool = ThreadPoolExecutor(cores())
+        try:
+            coming = self._begin(rows[0], pool)
+            for each in rows[1:]:
+                made, coming = coming, self._begin(each, pool)
+                yield made.finished().to(self.device)
+            yield coming.finished().to(self.device)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(self, index: Tensor | slice, pool: ThreadPoolExecutor) -> Decoding:
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         images = torch.empty(len(chosen), *self.shape[1:], dtype=torch.uint8)
 
         def decode(row: int) -> None:
             images[row] = torch.from_numpy(fitted(self.paths[chosen[row]], self.size)).permute(2, 0, 1)
 
-        with ThreadPoolExecutor(cores()) as pool:
-            for _ in pool.map(decode, range(len(chosen))):
-                pass
-        return images.to(self.device)
+        return Decoding(images, [pool.submit(decode, row) for row in range(len(chosen))])
 
     def to(self, device: torch.device | str) -> ImageFiles:
         """The same images, decoded on the CPU and then moved to the device."""
@@ -96,11 +135,6 @@ class ImageFiles:
         with ThreadPoolExecutor(cores()) as pool:
             found = list(pool.map(lambda path: opened(path, lambda image: image.size), self.paths))
         return torch.tensor(found).flip(1)
-
-
-def chunks(images: Pictures, count: int) -> Iterator[Tensor]:
-    """One stretch of at most ``count`` images after the other; from files the next is decoded meanwhile."""
-    yield from stretches(images, [slice(first, first + count) for first in range(0, len(images), count)])
 
 
 def even(length: int, parts: int) -> list[slice]:
@@ -114,24 +148,39 @@ def even(length: int, parts: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(starts)]
 
 
+def pieces(rows: slice, count: int) -> list[slice]:
+    """A slice in stretches of ``count``, the last one shorter.
+
+    >>> pieces(slice(3, 8), 2)
+    [slice(3, 5, None), slice(5, 7, None), slice(7, 8, None)]
+    """
+    return [slice(first, min(first + count, rows.stop)) for first in range(rows.start, rows.stop, count)]
+
+
+def chunks(images: Pictures, count: int) -> Iterator[Tensor]:
+    """One stretch of at most ``count`` images after the other; from files the next is decoded meanwhile."""
+    return stretches(images, pieces(slice(0, len(images)), count))
+
+
 def stretches(images: Pictures, rows: Sequence[slice]) -> Iterator[Tensor]:
     """The images of one slice after the other; from files the next are decoded meanwhile."""
     if isinstance(images, Tensor):
-        yield from (images[each] for each in rows)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(images.__getitem__, rows[0])
-        for each in rows[1:]:
-            made, coming = coming.result(), pool.submit(images.__getitem__, each)
-            yield made
-        yield coming.result()
+        return (images[each] for each in rows)
+    assert isinstance(images, ImageFiles)
+    return images.decoded(rows)
 
 
 def fitted(path: Path, size: int) -> np.ndarray:
     """An image file as uint8 (size, size, 3): RGB, shorter side resized to ``size``, centre crop."""
 
     def fit(image: Image.Image) -> np.ndarray:
-        return np.array(functional.center_crop(functional.resize(image.convert("RGB"), size), [size, size]))
+        grown = size * size * max(image.size) // min(image.size)
+        if grown > LARGEST:
+            shape = " x ".join(map(str, image.size))
+            raise ValueError(
+                f"{shape} pixels resized to a shorter side of {size} are {grown:,}, allowed are {LARGEST:,}"
+            )
+        return np.array(functional.center_crop(functional.resize(rgb(image), size), [size, size]))
 
     return opened(path, fit)
 
@@ -142,11 +191,39 @@ def cut(path: Path, boxes: Tensor, made: Tensor) -> None:
     ``boxes``: (V, 4) int64: top, left, height, width in pixels of the file. The filter is that of ``resample.crop``; values
     are rounded to whole levels.
     """
-    # benchmarks/decode.py: torch resizes faster than PIL. torchvision.io decodes faster, but is going to be removed.
-    pixels = torch.from_numpy(opened(path, lambda image: np.array(image.convert("RGB")))).permute(2, 0, 1)
+    whole = pixels(path)[None]
     for view, (top, left, height, width) in zip(made, boxes.tolist(), strict=True):
-        box = pixels[None, :, top : top + height, left : left + width]
-        view[:] = interpolate(box, view.shape[1:], mode="bilinear", antialias=True)[0]
+        box = whole[..., top : top + height, left : left + width]
+        if not box.numel():
+            size = f"{whole.shape[2]} x {whole.shape[3]}"
+            raise InputError(
+                f"data.root: image '{path}' is {size} pixels by now, smaller than it was when the run began"
+            )
+        view.copy_(interpolate(box, view.shape[1:], mode="bilinear", antialias=True)[0])
+
+
+def pixels(path: Path) -> Tensor:
+    """An image file as uint8 (3, H, W), RGB; ``InputError`` naming the file where it cannot be decoded.
+
+    Where torchvision decodes JPEG its pixels are those of PIL to the byte. It lets other threads run meanwhile, PIL for
+    three quarters of the time only, so that more than four threads would not help (benchmarks/streaming.py).
+    """
+    if decode_jpeg is not None and path.suffix.lower() in JPEG:
+        # Damaged or foreign: PIL reads it, or says what is wrong.
+        with suppress(RuntimeError):
+            found: Tensor = decode_jpeg(read_file(os.fspath(path)), mode=ImageReadMode.RGB)
+            return found
+    return opened(path, lambda image: torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1))
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The image with 8 bits for each of red, green and blue, transparency dropped; raises ``ValueError`` for deeper greys."""
+    # PIL would clip them at 255: a white image.
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its mode is {image.mode}, greys of more than 8 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def opened(path: Path, read: Callable[[Image.Image], Result]) -> Result:

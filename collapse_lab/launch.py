@@ -26,9 +26,11 @@ def process_group(cuda: bool) -> Iterator[int]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None
+    if own:
+        torch.cuda.set_device(own)
+    # NCCL guesses the device at a barrier, and says so, where it is not told.
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=own)
     try:
         yield processes()[0]
         # All that counts is on the disk by then, and gloo's threads can abort an interpreter that takes itself apart.

@@ -183,6 +183,8 @@ class Trainer:
         self.feed.expect(shares, epoch)
         waited_before = self.feed.waited
         for number in range(done, self.steps_per_epoch):
+            with self._kept_on_interrupt(table):
+                self._wait(shares[number - done], epoch)
             self._train_step(shares[number - done], epoch)
             readings = watch.step()
             table += self._rows(epoch, [*readings, *spectra.step()])
@@ -206,6 +208,12 @@ class Trainer:
                     self.run.append_timing(epoch, seconds, rate, waited)
                 if stop:
                     raise KeyboardInterrupt
+
+    def _wait(self, samples: Tensor, epoch: int) -> None:
+        """Wait for the files of a step; an interrupt is obeyed meanwhile, except by several processes, which stop together."""
+        if self.config.data.stream and processes()[1] == 1:
+            with self.interrupts.at_once():
+                self.feed.wait(samples, epoch)
 
     @contextmanager
     def _kept_on_interrupt(self, table: list[Row]) -> Iterator[None]:

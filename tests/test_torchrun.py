@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from collapse_lab import snapshots
 
@@ -88,6 +90,29 @@ def test_several_processes_give_the_run_of_one(alone, tmp_path, processes):
     said = finished(start(tmp_path, processes, "--train.epochs=4"))
     assert said.count("simsiam seed 0: done") == 1
     assert_same_run(tmp_path, alone)
+
+
+def test_processes_that_share_the_files_start_as_one_does(tmp_path):
+    """Channel statistics to the bit, and the calibrated start: each process decodes its part of the photographs."""
+    draw = np.random.default_rng(0)
+    for number in range(26):
+        for split in ("train", "val"):
+            path = tmp_path / "images" / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+            coarse.resize((40, 36), Image.Resampling.BICUBIC).save(path)
+    source = ["--data.name=imagefolder", f"--data.root={tmp_path / 'images'}", "--data.image_size=32", "--data.stream"]
+    few = ["--data.train_images=26", "--data.test_images=26", "--train.batch=12", "--train.epochs=1", "--monitor.k=5"]
+    for processes in (1, 3):
+        finished(start(tmp_path / str(processes), processes, *source, *few))
+    one, three = tmp_path / "1", tmp_path / "3"
+    for name in ("mean", "std"):
+        key = f"encoder.backbone.0.{name}"
+        assert torch.equal(state(one)[key], state(three)[key])
+    starts = [{key: value for key, value in table(out).items() if key[0] == "0"} for out in (one, three)]
+    assert starts[0].keys() == starts[1].keys()
+    for key, value in starts[0].items():
+        assert starts[1][key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
 @pytest.mark.long
