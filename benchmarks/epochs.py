@@ -22,9 +22,10 @@ import torch
 from collapse_lab import data
 from collapse_lab.config import build
 from collapse_lab.flags import assignments
+from collapse_lab.machine import threads
 from collapse_lab.presets import RUNS
 from collapse_lab.runs import Run
-from collapse_lab.trainer import Trainer, threads
+from collapse_lab.trainer import Trainer
 
 
 def main() -> None:

@@ -35,12 +35,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from collapse_lab import data, image_files
 from collapse_lab.config import build
 from collapse_lab.flags import assignments
-from collapse_lab.image_files import ImageFiles, cores, cut
+from collapse_lab.image_files import ImageFiles, cut
+from collapse_lab.machine import cores, threads
 from collapse_lab.networks import encoder, predictor
 from collapse_lab.presets import AUGMENT, HEADS
 from collapse_lab.runs import Run
 from collapse_lab.settings import Config
-from collapse_lab.trainer import Trainer, threads
+from collapse_lab.trainer import Trainer
 from collapse_lab.view_parameters import parameters
 
 SIZE, ROUNDS, GOAL = 224, 3, 35_000
