@@ -9,4 +9,4 @@ class InputError(ValueError):
 
 
 class RunStopped(Exception):
-    """An unexpected error ended a run; its directory holds the traceback, and the same command goes on from there."""
+    """An unexpected error ended a run; the message says where to look, and the same command goes on from there."""

@@ -16,7 +16,7 @@ from collapse_lab.objective import Objective
 from collapse_lab.runs import read_config
 from collapse_lab.settings import Config
 from collapse_lab.starts import initial_objective
-from collapse_lab.trainer import pick_device, threads
+from collapse_lab.trainer import device_here, threads
 
 Measured = Callable[[Objective, Images, Config], dict[str, float]]
 
@@ -64,7 +64,7 @@ def augmentation_losses(
 
 def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[str, float]:
     config = read_config(directory)
-    device = pick_device(config.train)
+    device = device_here(config.train)
     here = images.to(device)
     height, width = images.train.shape[2:]
     size = (config.augment.size or height, config.augment.size or width)

@@ -49,6 +49,7 @@ CORE = [
     ["studies"],
     ["diagnose"],
     ["display"],
+    ["cluster"],
 ]
 TOY = [
     ["toy"],
