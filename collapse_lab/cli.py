@@ -21,6 +21,7 @@ from collapse_lab.flags import (
     configured_data,
     data_flags,
     data_overrides,
+    job_parameters,
 )
 from collapse_lab.study import read as read_study
 from collapse_lab.toy.commands import toy
@@ -133,9 +134,7 @@ def study(
     plans = [plan.planned(file, chosen, 1 if smoke else seeds, smoke=smoke) for file in found]
     engine = _engine(place, jobs, asked)
     with Display(len({(each.grid.name, path) for each in plans for path in each.grid.runs})) as display:
-        outcome = studies.carry_out(
-            place, plans, overwrite=overwrite, listen=display.show, tell=_tell, engine=engine
-        )
+        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=_tell, engine=engine)
     if as_json:
         click.echo(json.dumps({"studies": outcome.summaries}, indent=2))
     for file in found:
@@ -336,13 +335,15 @@ def _engine(out: Path, jobs: str | None, asked: tuple[str, ...]) -> Any:
     """What trains the runs: processes of this machine, or a cluster's jobs."""
     if jobs is None:
         if asked:
-            raise InputError(f"--job: found '{asked[0]}' without --jobs, which says where jobs are to run: slurm or local")
+            raise InputError(
+                f"--job: found '{asked[0]}' without --jobs, which says where jobs are to run: slurm or local"
+            )
         from collapse_lab import workers
 
         return workers.HERE
     from collapse_lab import cluster
 
-    return cluster.engine(out / "jobs", jobs, asked)
+    return cluster.engine(out / "jobs", jobs, job_parameters(asked))
 
 
 def _one_name(name: str | None) -> str | None:

@@ -6,11 +6,10 @@ The jobs' folder holds what submitit writes: scripts, logs, and pickles of ours,
 from __future__ import annotations
 
 import io
-import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ DEFAULTS = {"name": "collapse-lab", "timeout_min": 60}
 TIMEOUTS = 100
 # Of a run that is one process; several are started by torchrun.
 ONE = ("nodes", "tasks_per_node", "ntasks_per_node")
+KNOWN = " Without a prefix: name, timeout_min, mem_gb, cpus_per_task, gpus_per_node, stderr_to_stdout."
 ASKED_EVERY = 1.0  # seconds between two looks at the jobs
 # Seconds for which a job that was told to end, and has saved its run, leaves the next word to the scheduler.
 GRACE = 300.0
@@ -44,7 +44,8 @@ class Job:
         """Train the run; where the scheduler wants the machine back, save it before the job ends or is queued again."""
         # The command that the run's environment records is the one that was typed.
         sys.argv[1:] = self.arguments
-        requeue = _requeue_signal()
+        # With this one submitit hears that the job is to be queued again.
+        requeue = signal.Signals[f"SIG{_submitit().JobEnvironment.USR_SIG}"]
         handlers = {number: signal.getsignal(number) for number in (requeue, signal.SIGTERM)}
         told: list[int] = []
         try:
@@ -70,31 +71,13 @@ class Job:
         return _submitit().helpers.DelayedSubmission(self)
 
 
-def engine(folder: Path, cluster: str, texts: Iterable[str]) -> Engine:
-    """Training in jobs of ``cluster``, ``slurm`` or ``local``, each with the parameters in texts ``key=value``.
+def engine(folder: Path, cluster: str, parameters: Mapping[str, Any]) -> Engine:
+    """Training in jobs of ``cluster``, ``slurm`` or ``local``, each with the parameters, by submitit's names.
 
     What needs the machine that trains, such as its GPU, is checked there. Raises ``InputError`` for parameters that
     submitit does not know, for more processes than the one that a run is, and where submitit or the cluster is missing.
     """
-    return Engine(partial(train_all, _executor(folder, cluster, parameters(texts))), require_fitting)
-
-
-def parameters(texts: Iterable[str]) -> dict[str, Any]:
-    """The parameters in texts ``key=value``: JSON where they are that, else text.
-
-    >>> parameters(["timeout_min=120", "slurm_partition=gpu", "slurm_exclusive=true"])
-    {'timeout_min': 120, 'slurm_partition': 'gpu', 'slurm_exclusive': True}
-    """
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--job: found '{text}', expected key=value, such as timeout_min=120")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
+    return Engine(partial(train_all, _executor(folder, cluster, parameters)), require_fitting)
 
 
 def train_all(
@@ -166,13 +149,8 @@ def _executor(folder: Path, cluster: str, chosen: Mapping[str, Any]) -> Any:
         executor.update_parameters(**{**DEFAULTS, **chosen})
     except (AssertionError, NameError, RuntimeError, TypeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--jobs {cluster}: {reason}") from None
+        raise InputError(f"--jobs {cluster}: {reason}{KNOWN * isinstance(error, NameError)}") from None
     return executor
-
-
-def _requeue_signal() -> signal.Signals:
-    """The signal with which submitit hears that a job is to be queued again."""
-    return signal.Signals[f"SIG{_submitit().JobEnvironment.USR_SIG}"]
 
 
 def _submitit() -> Any:

@@ -63,9 +63,7 @@ def over_seeds(configs: Mapping[str, Config], seeds: Iterable[int]) -> dict[str,
     }
 
 
-def run_study(
-    out: Path, grid: Grid, *, overwrite: bool, listen: Listener, engine: Engine = HERE
-) -> dict[str, Any]:
+def run_study(out: Path, grid: Grid, *, overwrite: bool, listen: Listener, engine: Engine = HERE) -> dict[str, Any]:
     """Train what is not finished of one grid, then write and return the summary of every method recorded beside it.
 
     Raises as ``train_grids`` does, and what stopped a run once the summary of the other runs is written.

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse_lab import data
-from collapse_lab.data import Images
 from collapse_lab.collective import processes
+from collapse_lab.data import Images
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.launch import first_process_first, lost_another
@@ -110,9 +110,7 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
                 write_whole(directory / "traceback.txt", traceback.format_exc())
             lost = f"the end of another process, seen by rank {processes()[0]}; start all of them again"
             reason = lost if lost_another(error) else f"{type(error).__name__}: {error}"
-            raise RunStopped(
-                f"run '{directory}' was stopped by {reason}; its traceback.txt says where"
-            ) from error
+            raise RunStopped(f"run '{directory}' was stopped by {reason}; its traceback.txt says where") from error
         finally:
             listen(News(name, run.status()["state"]))
     return status

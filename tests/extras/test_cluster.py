@@ -29,7 +29,7 @@ RUN = Path("study/simsiam/seed0")
 
 
 def local(out: Path) -> Engine:
-    return cluster.engine(out / "jobs", "local", ["timeout_min=5"])
+    return cluster.engine(out / "jobs", "local", {"timeout_min": 5})
 
 
 def study(
@@ -206,21 +206,24 @@ def test_a_gpu_is_looked_for_where_the_run_is_trained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "texts", "expected"),
+    ("where", "asked", "expected"),
     [
-        ("local", ["timeout_min"], "--job: found 'timeout_min', expected key=value"),
-        ("local", ["timeout_mn=5"], "Unknown executor 'timeout' in parameter 'timeout_mn'"),
-        ("local", ["slurm_partitio=gpu"], "Unknown argument 'partitio' for executor 'slurm'"),
-        ("local", ["timeout_min=long"], """Parameter "timeout_min" expected type <class 'int'>"""),
-        ("local", ["nodes=2"], "--job: found 'nodes=2', but a run is one process; torchrun starts several"),
-        ("slurm", ["slurm_ntasks_per_node=4"], "but a run is one process"),
-        ("slurm", [], "--jobs slurm: Could not detect"),
+        (
+            "local",
+            {"timeout_mn": 5},
+            "Unknown executor 'timeout' in parameter 'timeout_mn'. Without a prefix: name, timeout_",
+        ),
+        ("local", {"slurm_partitio": "gpu"}, "Unknown argument 'partitio' for executor 'slurm'"),
+        ("local", {"timeout_min": "long"}, """Parameter "timeout_min" expected type <class 'int'>"""),
+        ("local", {"nodes": 2}, "--job: found 'nodes=2', but a run is one process; torchrun starts several"),
+        ("slurm", {"slurm_ntasks_per_node": 4}, "but a run is one process"),
+        ("slurm", {}, "--jobs slurm: Could not detect"),
     ],
 )
-def test_what_submitit_does_not_take_is_refused_in_one_line(tmp_path, monkeypatch, where, texts, expected):
+def test_what_submitit_does_not_take_is_refused_in_one_line(tmp_path, monkeypatch, where, asked, expected):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError) as refused:
-        cluster.engine(tmp_path / "jobs", where, texts)
+        cluster.engine(tmp_path / "jobs", where, asked)
     (line,) = str(refused.value).splitlines()
     assert expected in line
 
@@ -228,7 +231,7 @@ def test_what_submitit_does_not_take_is_refused_in_one_line(tmp_path, monkeypatc
 def test_without_submitit_the_command_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match=r"submitit is missing; python -m pip install 'collapse-lab\[cluster\]'"):
-        cluster.engine(tmp_path, "local", [])
+        cluster.engine(tmp_path, "local", {})
 
 
 def test_a_run_that_was_stopped_by_an_error_arrives_as_that(tmp_path):
@@ -242,4 +245,4 @@ def test_a_run_that_was_stopped_by_an_error_arrives_as_that(tmp_path):
     assert isinstance(error, RunStopped)
     assert str(error).startswith(f"run '{tmp_path / RUN}' was stopped by TypeError")
     assert str(error).endswith("; its traceback.txt says where")
-    assert "set_rates" in (tmp_path / RUN / "traceback.txt").read_text()
+    assert "TypeError" in (tmp_path / RUN / "traceback.txt").read_text()
