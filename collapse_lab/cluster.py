@@ -29,7 +29,7 @@ TIMEOUTS = 100
 # Of a run that is one process; several are started by torchrun.
 ONE = ("nodes", "tasks_per_node", "ntasks_per_node")
 KNOWN = " Without a prefix: name, timeout_min, mem_gb, cpus_per_task, gpus_per_node, stderr_to_stdout."
-ASKED_EVERY = 1.0  # seconds between two looks at the jobs
+ASKED_EVERY, REFRESHED_EVERY = 1.0, 60.0  # seconds between two looks at the jobs, and between two at the scheduler
 # Seconds for which a job that was told to end, and has saved its run, leaves the next word to the scheduler.
 GRACE = 300.0
 
@@ -110,19 +110,22 @@ def _errors(jobs: Mapping[Path, Any], listen: Listener, interrupts: Interrupts) 
     """What ended each run, once all jobs have ended; their states are told meanwhile."""
     states = dict.fromkeys(jobs, "UNKNOWN")
     errors: dict[Path, BaseException | None] = {}
-    while len(errors) < len(jobs) and not interrupts.noted:
-        for directory, job in jobs.items():
-            if directory in errors:
-                continue
+    left, refreshed = dict(jobs), time.monotonic()
+    while left and not interrupts.noted:
+        time.sleep(ASKED_EVERY)
+        if time.monotonic() - refreshed > REFRESHED_EVERY:
+            # The states of all jobs; submitit itself asks less and less often.
+            next(iter(left.values())).get_info(mode="force")
+            refreshed = time.monotonic()
+        for directory, job in list(left.items()):
             if job.done():
-                errors[directory] = _error(job, directory)
+                errors[directory] = _error(left.pop(directory), directory)
                 state = read_status(directory)["state"]
                 listen(News(run_name(directory), state if state in ENDED else "not finished"))
             elif job.state != states[directory]:
                 states[directory] = job.state
                 listen(News(run_name(directory), job.state.lower(), job=job.job_id))
-        time.sleep(ASKED_EVERY)
-    for job in [job for directory, job in jobs.items() if directory not in errors]:
+    for job in left.values():
         job.cancel(check=False)
     return list(errors.values())
 
