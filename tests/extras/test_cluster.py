@@ -100,7 +100,8 @@ def undisturbed(out: Path) -> Path:
     return out / "undisturbed"
 
 
-def test_jobs_write_what_processes_of_this_machine_write(tmp_path):
+def test_jobs_write_what_processes_of_this_machine_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "REFRESHED_EVERY", 0)
     configs = [tiny(), tiny("no-stop-gradient")]
     assert study(tmp_path / "here", configs, 2, HERE)[0] == []
     errors, news = study(tmp_path / "jobs", configs, 2, local(tmp_path))
