@@ -14,8 +14,8 @@ test: install
 test-long: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
-# Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit. Their own
-# deprecation warnings are shown and are not errors. Then the toy's page in a headless Chromium, where there is one.
+# Lightning, Transformers, lightly, TensorBoard, Weights & Biases and the compiler, each in a real fit; jobs through
+# submitit, and on a Slurm of one node where that is installed. Deprecation warnings are shown and are not errors. Then the toy's page in a headless Chromium, where there is one.
 test-extras: $(VENV)/.installed-extras
 	$(BIN)/python -m pytest -m extras -W default tests/extras
 	$(BIN)/python -m pytest -rs tests/toy/test_phase_portrait.py

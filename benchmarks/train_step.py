@@ -41,7 +41,6 @@ from collapse_lab.config import build
 from collapse_lab.data import Images, statistics
 from collapse_lab.flags import assignments
 from collapse_lab.machine import pick_device, threads
-from collapse_lab.machine import pick_device, threads
 from collapse_lab.objective import Objective, build_objective
 from collapse_lab.presets import AUGMENT, HEADS
 from collapse_lab.runs import Run

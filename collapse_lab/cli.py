@@ -22,6 +22,7 @@ from collapse_lab.flags import (
     configured_data,
     data_flags,
     data_overrides,
+    job_parameters,
 )
 from collapse_lab.study import read as read_study
 from collapse_lab.toy.commands import toy
@@ -35,6 +36,18 @@ ROWS = "checkpoint: what is a row of a sequence or a feature map [pooled]"
 PIXELS = "checkpoint: scale images by their own mean and std, by ImageNet's, or leave them in [0, 1] [data]"
 # Columns from which the table of methods can be read whole.
 WIDE = 120
+JOBS = click.option(
+    "--jobs",
+    type=click.Choice(["slurm", "local"]),
+    help="train every run in a job of its own: on a Slurm cluster, or all at once on this machine; ^C cancels the jobs",
+)
+JOB = click.option(
+    "--job",
+    "asked",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="what each of the --jobs asks for, as submitit names it: timeout_min=120, gpus_per_node=1, slurm_partition=gpu",
+)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="start afresh the runs that lie there already")
 
 
@@ -49,11 +62,21 @@ def commands() -> None:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, help="how many, counted from --train.seed [3]")
 @OUT
 @NAME
+@JOBS
+@JOB
 @OVERWRITE
 @ANSWER
 @configuration_flags
 def compare(
-    methods: tuple[str, ...], seeds: int, out: Path, name: str | None, overwrite: bool, as_json: bool, **values: Any
+    methods: tuple[str, ...],
+    seeds: int,
+    out: Path,
+    name: str | None,
+    jobs: str | None,
+    asked: tuple[str, ...],
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Train each METHOD over seeds; write runs, summary and figures; print the table with verdicts.
 
@@ -65,11 +88,12 @@ def compare(
 
     first = shared.train.seed
     runs = grid.arms(configs, range(first, first + seeds))
-    asked = grid.Grid(_one_name(name) or grid.study_name(shared), shared, runs)
+    place = grid.Grid(_one_name(name) or grid.study_name(shared), shared, runs)
+    engine = _engine(out, jobs, asked)
     with Display(len(runs)) as display:
-        summary = grid.run_study(out, asked, overwrite=overwrite, listen=display.show)
+        summary = grid.run_study(out, place, overwrite=overwrite, listen=display.show, engine=engine)
     answer(summary, tables.comparison_cells(summary), as_json, caption=tables.comparison_caption(summary))
-    drawn = plots.draw(out / asked.name, out / asked.name)
+    drawn = plots.draw(out / place.name, out / place.name)
     click.echo(f"figures: {', '.join(str(path) for path in drawn)}", err=True)
 
 
@@ -82,6 +106,8 @@ def compare(
 )
 @click.option("--data", metavar="NAME|PATH", help="a data set's name, an .npz file, or a folder of images [digits]")
 @OUT
+@JOBS
+@JOB
 @OVERWRITE
 @ANSWER
 def study(
@@ -91,6 +117,8 @@ def study(
     texts: tuple[str, ...],
     data: str | None,
     out: Path,
+    jobs: str | None,
+    asked: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -105,8 +133,9 @@ def study(
 
     place = out / "smoke" if smoke else out
     plans = [plan.planned(file, chosen, 1 if smoke else seeds, smoke=smoke) for file in found]
+    engine = _engine(place, jobs, asked)
     with Display(len({(each.grid.name, path) for each in plans for path in each.grid.runs})) as display:
-        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=tell)
+        outcome = studies.carry_out(place, plans, overwrite=overwrite, listen=display.show, tell=tell, engine=engine)
     if as_json:
         click.echo(json.dumps({"studies": outcome.summaries}, indent=2))
     for file in found:
@@ -273,6 +302,21 @@ def _require_model(model: str | None, path: Path, given: dict[str, str | None]) 
 commands.add_command(toy)
 
 
+def _engine(out: Path, jobs: str | None, asked: tuple[str, ...]) -> Any:
+    """What trains the runs: processes of this machine, or a cluster's jobs."""
+    if jobs is None:
+        if asked:
+            raise InputError(
+                f"--job: found '{asked[0]}' without --jobs, which says where jobs are to run: slurm or local"
+            )
+        from collapse_lab import workers
+
+        return workers.HERE
+    from collapse_lab import cluster
+
+    return cluster.engine(out / "jobs", jobs, job_parameters(asked))
+
+
 def _one_name(name: str | None) -> str | None:
     if name is not None and (name in ("", ".", "..") or Path(name).name != name):
         raise InputError(f"--name: found '{name}', it is one part of a path; --out says where studies are kept")
@@ -298,7 +342,7 @@ def main() -> None:
         )
         sys.exit(130)
     except RunStopped as error:
-        click.echo(f"collapse-lab: {' '.join(str(error).split())}; its traceback.txt says where", err=True)
+        click.echo(f"collapse-lab: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except (click.ClickException, InputError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)

@@ -55,6 +55,8 @@ class Display:
             if not self._console.is_terminal and time.monotonic() - self._spoken[news.run] > SILENCE:
                 self._spoken[news.run] = time.monotonic()
                 self._console.print(f"{news.run}: step {p.step} of {p.steps},{values}", highlight=False, soft_wrap=True)
+        elif news.job is not None:
+            self._console.print(f"{news.run}: job {news.job} {news.state}", highlight=False, soft_wrap=True)
         elif news.state == "started":
             self._started[news.run] = self._spoken[news.run] = time.monotonic()
             self._tasks[news.run] = self._bars.add_task(news.run, total=None, values="")

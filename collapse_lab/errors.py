@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class RunStopped(Exception):
-    """An unexpected error ended a run; its directory holds the traceback, and the same command goes on from there."""
+    """An unexpected error ended a run; the message says where to look, and the same command goes on from there."""
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from collapse_lab.data import Images
 from collapse_lab.evaluation import results
 from collapse_lab.machine import threads
@@ -19,7 +21,8 @@ def feature_choice(run_directory: Path, images: Images, *, views: int = 16) -> d
     ``views``, keyed by the run's seed; k and T are the run's. Raises ``InputError`` as ``restored`` does: a run that
     diverged has no features.
     """
-    run = restored(run_directory, images)
+    # A run that was trained on a GPU can be measured where there is none.
+    run = restored(run_directory, images, device=None if torch.cuda.is_available() else "cpu")
     request = Request(kinds=KINDS, views=views, baselines=False)
     with threads(run.config.train.threads):
         return {

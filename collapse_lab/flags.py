@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -72,6 +73,26 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"--set: {what}; {hint}")
         pair = get_origin(known[name].annotation) is tuple
         found[name] = parse(known[name], tuple(value.split(",")) if pair else value)
+    return found
+
+
+def job_parameters(texts: Iterable[str]) -> dict[str, Any]:
+    """What a cluster's jobs ask for, in texts ``key=value``; values are read as JSON where they are that.
+
+    Raises ``InputError`` for what is no assignment.
+
+    >>> job_parameters(["timeout_min=120", "slurm_partition=gpu", "slurm_exclusive=true"])
+    {'timeout_min': 120, 'slurm_partition': 'gpu', 'slurm_exclusive': True}
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--job: found '{text}', expected key=value, such as timeout_min=120")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
     return found
 
 

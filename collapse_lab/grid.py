@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,11 @@ from collapse_lab import data
 from collapse_lab.data import Images
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
-from collapse_lab.preflight import check
 from collapse_lab.run_records import ENDED, read_config, read_status
 from collapse_lab.runs import Run, require_free
 from collapse_lab.settings import Config, DataConfig
 from collapse_lab.summary import comparison, protocol, recorded
-from collapse_lab.workers import Listener, News, run_name, train_all
+from collapse_lab.workers import HERE, Engine, Listener, News, run_name
 
 
 class Grid(NamedTuple):
@@ -65,14 +64,14 @@ def over_seeds(configs: Mapping[str, Config], seeds: Iterable[int]) -> dict[str,
     }
 
 
-def run_study(out: Path, grid: Grid, *, overwrite: bool, listen: Listener) -> dict[str, Any]:
+def run_study(out: Path, grid: Grid, *, overwrite: bool, listen: Listener, engine: Engine = HERE) -> dict[str, Any]:
     """Train what is not finished of one grid, then write and return the summary of every method recorded beside it.
 
     Raises as ``train_grids`` does, and what stopped a run once the summary of the other runs is written.
     """
     place = out / grid.name
     _require_shared(place, grid)
-    errors = train_grids(out, [grid], overwrite=overwrite, listen=listen)
+    errors = train_grids(out, [grid], overwrite=overwrite, listen=listen, engine=engine)
     runs = [place / path for path in grid.runs]
     summary = comparison(place, protocol(place, grid.shared, data.load(grid.shared.data), runs))
     for error in errors:
@@ -80,11 +79,14 @@ def run_study(out: Path, grid: Grid, *, overwrite: bool, listen: Listener) -> di
     return summary
 
 
-def train_grids(out: Path, grids: Sequence[Grid], *, overwrite: bool, listen: Listener) -> list[BaseException]:
-    """Train what is not finished of all grids, in one pool of processes, and return the errors that stopped a run.
+def train_grids(
+    out: Path, grids: Sequence[Grid], *, overwrite: bool, listen: Listener, engine: Engine = HERE
+) -> list[BaseException]:
+    """Train what is not finished of all grids, and return the errors that stopped a run.
 
-    Runs go side by side on a CPU, one after the other on a GPU; those that start from another arm's weights go last. Data
-    and configurations are checked before any training. An interrupt lets every run stop at its next reading, resumable,
+    ``engine`` trains: in a pool of processes here, side by side on a CPU and one after the other on a GPU, or in a
+    cluster's jobs. Runs that start from another arm's weights go last. Data and configurations are checked before any
+    training. An interrupt lets every run stop at its next reading, resumable,
     and is raised again. An unexpected error in one run leaves the others to finish.
     """
     images: dict[DataConfig, Images] = {}
@@ -92,7 +94,7 @@ def train_grids(out: Path, grids: Sequence[Grid], *, overwrite: bool, listen: Li
         for config in (grid.shared, *grid.runs.values()):
             if config.data not in images:
                 images[config.data] = data.load(config.data)
-        _require_fitting(out / grid.name, grid.runs, images, overwrite)
+        _require_fitting(out / grid.name, grid.runs, images, engine.check, overwrite)
     runs = {f"{grid.name}/{path}": config for grid in grids for path, config in grid.runs.items()}
     pending = {path: config for path, config in runs.items() if overwrite or not _ended(out / path)}
     for path in runs.keys() - pending.keys():
@@ -102,7 +104,7 @@ def train_grids(out: Path, grids: Sequence[Grid], *, overwrite: bool, listen: Li
     errors: list[BaseException | None] = []
     for stage in stages(pending):
         ready = {path: config for path, config in stage.items() if _can_start(out / path, config)}
-        errors += train_all(out, ready, overwrite, listen) if ready else []
+        errors += engine.train(out, ready, overwrite, listen) if ready else []
         errors += [
             InputError(f"run '{out / path}' starts from arm '{stage[path].train.start}', whose run did not finish")
             for path in stage.keys() - ready.keys()
@@ -126,7 +128,11 @@ def _can_start(run: Path, config: Config) -> bool:
 
 
 def _require_fitting(
-    place: Path, runs: Mapping[str, Config], images: Mapping[DataConfig, Images], overwrite: bool
+    place: Path,
+    runs: Mapping[str, Config],
+    images: Mapping[DataConfig, Images],
+    check: Callable[[Config, Images], None],
+    overwrite: bool,
 ) -> None:
     """Refuse what does not fit the data, cannot be written, or was made with other settings, before any training."""
     for path, config in runs.items():

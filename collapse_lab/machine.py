@@ -43,6 +43,11 @@ def pick_device(config: TrainConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
+def device_here(config: TrainConfig) -> torch.device:
+    """The device for work on what was trained elsewhere: a run's own where this machine has it, else the CPU."""
+    return pick_device(config) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def free_memory(device: torch.device) -> float:
     """Bytes free on a GPU, or that this machine can give to a process without swapping.
 

@@ -89,8 +89,8 @@ def _measure(run: Path, measures: Sequence[Measure]) -> None:
                 values = resolve(measure)(run, _images(config.data), **measure.parameters)
         except Exception as error:
             write_whole(run / "traceback.txt", traceback.format_exc())
-            message = f"measure '{measure.function}' of run '{run}' was stopped by {type(error).__name__}: {error}"
-            raise RunStopped(message) from error
+            reason = f"{type(error).__name__}: {error}; its traceback.txt says where"
+            raise RunStopped(f"measure '{measure.function}' of run '{run}' was stopped by {reason}") from error
         record = _record(run, measure, values)
         others = [other for other in _records(run) if _key(other)[:2] != _key(record)[:2]]
         write_whole(run / NAME, json.dumps([*others, record], indent=2) + "\n")

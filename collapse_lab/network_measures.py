@@ -12,7 +12,7 @@ from collapse_lab import augmentation_loss, snapshots
 from collapse_lab.data import Images
 from collapse_lab.evaluate import calibrated
 from collapse_lab.expectation import expectation_values
-from collapse_lab.machine import pick_device, threads
+from collapse_lab.machine import device_here, threads
 from collapse_lab.objective import Objective
 from collapse_lab.run_records import read_config
 from collapse_lab.settings import Config
@@ -65,7 +65,7 @@ def augmentation_losses(
 
 def _at_both_ends(directory: Path, images: Images, measure: Measured) -> dict[str, float]:
     config = read_config(directory)
-    device = pick_device(config.train)
+    device = device_here(config.train)
     here = images.to(device)
     size = view_size(config.augment, images.train.shape)
     with threads(config.train.threads):

@@ -13,8 +13,14 @@ from collapse_lab.settings import Config
 
 
 def check(config: Config, images: Images) -> None:
-    """Raise ``InputError`` where a configuration does not fit the images or the machine."""
+    """Raise ``InputError`` where a configuration does not fit the images or this machine."""
     pick_device(config.train)
+    require_fitting(config, images)
+    require_memory(config, len(images.train))
+
+
+def require_fitting(config: Config, images: Images) -> None:
+    """Raise ``InputError`` where a configuration does not fit the images, whatever machine is to train on them."""
     augment.require_channels(config.augment, images.train.shape[1])
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
@@ -22,7 +28,6 @@ def check(config: Config, images: Images) -> None:
     if config.train.batch % (processes()[1] * config.train.accumulate):
         parts = f"{processes()[1]} processes, each in {config.train.accumulate} parts"
         raise InputError(f"train.batch: found {config.train.batch}, {parts}, cannot share it equally")
-    require_memory(config, count)
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
 

@@ -254,7 +254,9 @@ def _claimed(directory: Path) -> BaseFileLock:
         lock = FileLock(directory / "lock", timeout=0)
         lock.acquire()
     except Timeout:
-        raise InputError(f"run directory '{directory}' is in use by another process") from None
+        raise InputError(
+            f"run directory '{directory}' is in use by another process, here or on another machine"
+        ) from None
     except OSError as error:
         raise InputError(f"output directory '{directory}' cannot be written: {error.strerror}") from None
     return lock

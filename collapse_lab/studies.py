@@ -14,9 +14,9 @@ from collapse_lab.measured import kept, measure_all, resolve
 from collapse_lab.plan import Plan
 from collapse_lab.run_records import read_status
 from collapse_lab.study import QUANTITIES, Contrast, Measure
-from collapse_lab.summary import arm, protocol, seed_of, spread
+from collapse_lab.summary import arm, protocol, seed_of, spread, starts
 from collapse_lab.whole import write_whole
-from collapse_lab.workers import Listener
+from collapse_lab.workers import HERE, Engine, Listener
 
 RESULTS = "results"
 # Fractions, which are spoken of in percentage points.
@@ -31,9 +31,17 @@ class Outcome(NamedTuple):
 
 
 def carry_out(
-    out: Path, plans: Sequence[Plan], *, overwrite: bool, listen: Listener, tell: Callable[[str], None]
+    out: Path,
+    plans: Sequence[Plan],
+    *,
+    overwrite: bool,
+    listen: Listener,
+    tell: Callable[[str], None],
+    engine: Engine = HERE,
 ) -> Outcome:
     """Train and measure what is not there yet, and write ``OUT/results/<study>/summary.json`` for every study.
+
+    ``engine`` trains; measured is here, on a GPU where there is one.
 
     Raises ``InputError`` before any training for two studies of one name and a measure that does not exist, and as
     ``grid.train_grids`` does.
@@ -45,7 +53,7 @@ def carry_out(
     for plan in plans:
         for measure in plan.file.study.measures:
             resolve(measure)
-    errors = train_grids(out, [plan.grid for plan in plans], overwrite=overwrite, listen=listen)
+    errors = train_grids(out, [plan.grid for plan in plans], overwrite=overwrite, listen=listen, engine=engine)
     errors += measure_all(_to_measure(out, plans), tell)
     summaries = {plan.file.name: _summarised(out, plan) for plan in plans}
     errors += [error for plan in plans for error in _unrecorded(out, plan, summaries[plan.file.name])]
@@ -179,10 +187,9 @@ def _sentence(contrast: Contrast, found: paired.Interval | None, missing: Sequen
 
 def _origins(runs: Sequence[Path]) -> dict[str, Any]:
     """Every commit, device and version of torch that the runs were made with."""
-    paths = [path for run in runs if (path := run / "environment.json").exists()]
-    starts = [start for path in paths for start in json.loads(path.read_text(encoding="utf-8"))["starts"]]
+    found = starts(runs)
     return {
-        "commits": sorted({str(start["commit"]) for start in starts}),
-        "devices": sorted({start["device"] for start in starts}),
-        "torch": sorted({start["packages"]["torch"] for start in starts}),
+        "commits": sorted({str(start["commit"]) for start in found}),
+        "devices": sorted({start["device"] for start in found}),
+        "torch": sorted({start["packages"]["torch"] for start in found}),
     }

@@ -11,9 +11,9 @@ from typing import Any
 
 from collapse_lab import config as configuration
 from collapse_lab.data import Images
-from collapse_lab.environment import device_name, environment
+from collapse_lab.environment import environment
 from collapse_lab.evaluate import pixel_baselines
-from collapse_lab.machine import pick_device, threads
+from collapse_lab.machine import threads
 from collapse_lab.methods import METHODS
 from collapse_lab.run_records import ENDED, final_values, read_status, training_seconds
 from collapse_lab.settings import Config
@@ -75,15 +75,21 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def protocol(place: Path, shared: Config, images: Images, runs: Sequence[Path]) -> dict[str, Any]:
-    """What a summary says of its circumstances: data, shared settings, raw-pixel baselines, device, versions, command."""
+    """What a summary says of its circumstances: data, shared settings, raw-pixel baselines, devices, versions, command."""
     return {
         "data": images.name,
         "config": configuration.to_dict(replace(shared, train=replace(shared.train, seed=0))),
         "pixels": _pixels(place, images, shared),
-        "device": device_name(pick_device(shared.train)),
+        "device": "; ".join(sorted({start["device"] for start in starts(runs)})),
         "training_seconds": sum(training_seconds(directory) for directory in runs),
         **environment(),
     }
+
+
+def starts(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """What the directories of runs hold of every start of theirs: versions, device, commit, command."""
+    paths = [path for run in runs if (path := run / "environment.json").exists()]
+    return [start for path in paths for start in json.loads(path.read_text(encoding="utf-8"))["starts"]]
 
 
 def recorded(place: Path) -> list[Path]:

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 
 from collapse_lab import data
 from collapse_lab.collective import processes
+from collapse_lab.data import Images
 from collapse_lab.errors import InputError, RunStopped
 from collapse_lab.interrupts import SIGNALS, Interrupts
 from collapse_lab.launch import first_process_first, lost_another
 from collapse_lab.lifetime import end_with_the_parent
-from collapse_lab.machine import cores, pick_device
+from collapse_lab.machine import cores, device_here
 from collapse_lab.preflight import check
 from collapse_lab.run_records import ENDED
 from collapse_lab.runs import Follower, Run
@@ -36,14 +37,22 @@ ASKED_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
 class News(NamedTuple):
-    """What a run says of itself: how far it is, or the state it has reached."""
+    """What a run says of itself: how far it is, or the state it has reached; with ``job``, the state of its job."""
 
     run: str
     state: str
     progress: Progress | None = None
+    job: str | None = None
 
 
 Listener = Callable[[News], None]
+
+
+class Engine(NamedTuple):
+    """What trains runs: a function such as ``train_all``, and what it asks of configuration and images beforehand."""
+
+    train: Callable[[Path, Mapping[str, Config], bool, Listener], list[BaseException | None]]
+    check: Callable[[Config, Images], None]
 
 
 def run_name(directory: Path) -> str:
@@ -104,7 +113,7 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
                 write_whole(directory / "traceback.txt", traceback.format_exc())
             lost = f"the end of another process, seen by rank {processes()[0]}; start all of them again"
             reason = lost if lost_another(error) else f"{type(error).__name__}: {error}"
-            raise RunStopped(f"run '{directory}' was stopped by {reason}") from error
+            raise RunStopped(f"run '{directory}' was stopped by {reason}; its traceback.txt says where") from error
         finally:
             listen(News(name, run.status()["state"]))
     return status
@@ -112,22 +121,22 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
 
 def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:
     # The parent asks for an interrupt and raises its own; the run's status says that it can be resumed.
-    with suppress(KeyboardInterrupt), Interrupts(), _interrupted_by(stop):
+    with suppress(KeyboardInterrupt), Interrupts(), interrupted_by(stop.is_set):
         if not stop.is_set():
             # As bytes: the manager, which only hands them on, would have to load torch to know what they are.
             run_one(config, directory, overwrite=overwrite, listen=lambda told: news.put(pickle.dumps(told)))
 
 
 @contextmanager
-def _interrupted_by(stop: Any) -> Iterator[None]:
-    """Send this process SIGINT, as long as it runs what is inside, from when the parent's event is set."""
+def interrupted_by(asked: Callable[[], bool]) -> Iterator[None]:
+    """Send this process SIGINT, as long as it runs what is inside, from when it is asked to stop."""
     over = threading.Event()
 
     def watch() -> None:
         # Where the parent is gone, this process is about to go too.
         with suppress(OSError, EOFError):
             while not over.wait(ASKED_EVERY):
-                if stop.is_set():
+                if asked():
                     _thread.interrupt_main()
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -153,4 +162,7 @@ def _signals_held() -> Iterator[None]:
 
 def side_by_side(train: TrainConfig) -> int:
     """How many runs go at once: as many as there are cores for on a CPU, one on a GPU."""
-    return max(1, cores() // train.threads) if pick_device(train).type == "cpu" else 1
+    return max(1, cores() // train.threads) if device_here(train).type == "cpu" else 1
+
+
+HERE = Engine(train_all, check)

@@ -52,6 +52,7 @@ CORE = [
     ["studies"],
     ["diagnose"],
     ["display"],
+    ["cluster"],
 ]
 TOY = [
     ["toy"],

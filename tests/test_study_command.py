@@ -247,6 +247,8 @@ def test_a_smoke_run_trains_every_arm_elsewhere(place):
         (["first.py", "--set", "train.batch=2000"], "train.batch: found 2000, the training images are only 1437"),
         (["first.py", "./first.py"], "two are named 'first'"),
         (["first.py", "--seeds", "0"], "0 is not in the range"),
+        (["first.py", "--job", "timeout_min=5"], "--job: found 'timeout_min=5' without --jobs"),
+        (["first.py", "--jobs", "local", "--job", "timeout_min"], "--job: found 'timeout_min', expected key=value"),
     ],
 )
 def test_bad_input_gets_one_line_and_code_2(here, arguments, expected):
