@@ -29,22 +29,36 @@ def command(*arguments: object, cwd: Path | None = None, code: int = 0) -> subpr
     return done
 
 
-@pytest.fixture
-def refusal(monkeypatch, capfd) -> Iterator[Callable[..., str]]:
-    """The one line that a command answers bad input with, in this process: starting one anew would take seconds."""
+Written = tuple[str, str]
 
-    def refused(*arguments: object) -> str:
+
+@pytest.fixture
+def here(monkeypatch, capfd) -> Iterator[Callable[..., Written]]:
+    """What a command writes, run in this process: starting one anew would take seconds."""
+
+    def run(*arguments: object, code: int = 0) -> Written:
         monkeypatch.setattr(sys, "argv", ["collapse-lab", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        written = capfd.readouterr()
-        assert (end.value.code, written.out) == (2, "")
-        (line,) = written.err.splitlines()
-        return line
+        assert (end.value.code or 0) == code
+        return capfd.readouterr()
 
     before = signal.getsignal(signal.SIGTERM)
-    yield refused
+    yield run
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def refusal(here) -> Callable[..., str]:
+    """The one line that a command answers bad input with."""
+
+    def refused(*arguments: object) -> str:
+        out, err = here(*arguments, code=2)
+        assert out == ""
+        (line,) = err.splitlines()
+        return line
+
+    return refused
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +89,13 @@ def test_compare_writes_runs_summary_and_figures_and_prints_the_same_summary(stu
     assert "simsiam seed 1: done in" in lines
 
 
-def test_finished_runs_are_kept_and_the_table_names_the_papers_numbers_as_theirs(study):
+def test_finished_runs_are_kept_and_the_table_names_the_papers_numbers_as_theirs(study, here):
     before = (study / "simsiam" / "seed0" / "metrics.csv").stat().st_mtime_ns
-    done = command("compare", *FAST, "--seeds", 2, "--out", study.parent, "--name", "study")
-    assert "simsiam seed 0: done before" in done.stderr
+    out, err = here("compare", *FAST, "--seeds", 2, "--out", study.parent, "--name", "study")
+    assert "simsiam seed 0: done before" in err
     assert (study / "simsiam" / "seed0" / "metrics.csv").stat().st_mtime_ns == before
-    assert "68.1" in done.stdout
-    assert "their numbers, not ours" in done.stdout
+    assert "68.1" in out
+    assert "their numbers, not ours" in out
 
 
 def test_other_settings_in_the_same_place_are_refused(study, refusal):
@@ -112,9 +126,9 @@ def test_a_diverged_seed_is_a_result_not_a_crash(tmp_path):
     assert arm["loss"] == {"mean": None, "std": None, "values": []}
 
 
-def test_the_place_of_a_study_does_not_depend_on_the_methods_named(tmp_path):
+def test_the_place_of_a_study_does_not_depend_on_the_methods_named(tmp_path, here):
     for name in ("simsiam", "no-predictor"):
-        command("train", name, *FAST, "--train.epochs", 0, "--no-monitor.probe", "--out", tmp_path)
+        here("train", name, *FAST, "--train.epochs", 0, "--no-monitor.probe", "--out", tmp_path)
     (place,) = tmp_path.iterdir()
     assert sorted(path.name for path in place.iterdir()) == ["no-predictor", "simsiam"]
 
@@ -133,9 +147,8 @@ def test_figure_redraws_from_records_without_torch(study, tmp_path):
     assert (tmp_path / "figure.png").read_bytes() == (study / "figure.png").read_bytes()
 
 
-def test_train_runs_one_seed(tmp_path):
-    done = command("train", "no-predictor", *FAST, "--train.seed", 4, "--out", tmp_path, "--json")
-    answer = json.loads(done.stdout)
+def test_train_runs_one_seed(tmp_path, here):
+    answer = json.loads(here("train", "no-predictor", *FAST, "--train.seed", 4, "--out", tmp_path, "--json")[0])
     assert answer["state"] == "done"
     assert answer["run"].endswith("no-predictor/seed4")
     assert (Path(answer["run"]) / "checkpoint.pt").exists()
@@ -150,7 +163,7 @@ def test_methods_are_printed():
     assert "fixed-predictor" in command("methods").stdout
 
 
-@pytest.mark.parametrize("delay", [1.5, 3.0, 4.5])
+@pytest.mark.parametrize("delay", [1.5, 4.5])
 def test_an_interrupt_while_everything_starts_is_answered_with_one_line(tmp_path, delay):
     running = subprocess.Popen(
         [sys.executable, "-m", "collapse_lab", "compare", "--seeds", "1", "--out", str(tmp_path)],

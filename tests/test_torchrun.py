@@ -92,6 +92,7 @@ def test_several_processes_give_the_run_of_one(alone, tmp_path, processes):
     assert_same_run(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_processes_that_share_the_files_start_as_one_does(tmp_path):
     """Channel statistics to the bit, and the calibrated start: each process decodes its part of the photographs."""
     draw = np.random.default_rng(0)
