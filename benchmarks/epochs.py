@@ -22,7 +22,7 @@ import torch
 from collapse_lab import data
 from collapse_lab.config import build
 from collapse_lab.flags import assignments
-from collapse_lab.machine import threads
+from collapse_lab.machine import fastest_kernels, threads
 from collapse_lab.presets import RUNS
 from collapse_lab.runs import Run
 from collapse_lab.trainer import Trainer
@@ -41,7 +41,12 @@ def main() -> None:
     ends = {"train.epochs": arguments.epochs, "monitor.evaluate_every": arguments.epochs, "monitor.probe": False}
     config = build("simsiam", RUNS["cifar10-800"], images, ends, on_gpu, assignments(arguments.set))
     found = data.load(config.data)
-    with tempfile.TemporaryDirectory() as place, Run(Path(place) / "run", config) as run, threads(config.train.threads):
+    with (
+        tempfile.TemporaryDirectory() as place,
+        Run(Path(place) / "run", config) as run,
+        threads(config.train.threads),
+        fastest_kernels(),
+    ):
         trainer = Trainer(config, run, found, lambda progress: None)
         with closing(trainer.feed):
             trainer.run_epochs()

@@ -40,7 +40,7 @@ from torchvision.transforms import v2
 from collapse_lab.config import build
 from collapse_lab.data import Images, statistics
 from collapse_lab.flags import assignments
-from collapse_lab.machine import pick_device, threads
+from collapse_lab.machine import fastest_kernels, pick_device, threads
 from collapse_lab.objective import Objective, build_objective
 from collapse_lab.presets import AUGMENT, HEADS
 from collapse_lab.runs import Run
@@ -262,7 +262,7 @@ def main() -> None:
         steps = arguments.steps or (5 if case == "resnet18" and not on_gpu else 50)
         images = pictures(arguments.images, config.train.batch * steps)
         named = images.name
-        with threads(config.train.threads):
+        with threads(config.train.threads), fastest_kernels():
             cases[case] = measured(config, images, arguments.rounds, arguments.workers)
         show(case, cases[case])
     options = [f"--images {arguments.images.name}"] if arguments.images else []

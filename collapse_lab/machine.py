@@ -33,6 +33,18 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Let cuDNN measure which of its kernels are the fastest for each shape, unless they are to be deterministic."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or not cudnn.deterministic
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
+
+
 def pick_device(config: TrainConfig) -> torch.device:
     """The device of a run; raises ``InputError`` where a GPU is asked for and there is none."""
     if config.device == "cuda" and not torch.cuda.is_available():

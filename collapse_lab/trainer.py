@@ -23,7 +23,7 @@ from collapse_lab.expectation import expectation_values
 from collapse_lab.feeds import feed
 from collapse_lab.interrupts import Interrupts
 from collapse_lab.launch import first_process_first, lost_another
-from collapse_lab.machine import pick_device, threads
+from collapse_lab.machine import fastest_kernels, pick_device, threads
 from collapse_lab.monitors import OUTLIER_SHARE, RANKME_CENTRED, SPECTRUM, Alert, Reading, Watch
 from collapse_lab.optimisation import optimizer, set_rates, update
 from collapse_lab.run_records import ENDED
@@ -71,7 +71,7 @@ def train(config: Config, run: Run, images: Images, report: Report) -> dict[str,
     """
     if run.status()["state"] in ENDED:
         return run.status()
-    with threads(config.train.threads):
+    with threads(config.train.threads), fastest_kernels():
         trainer = Trainer(config, run, images, report)
         run.write_environment(trainer.device)
         with trainer.interrupts:

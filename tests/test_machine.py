@@ -36,6 +36,15 @@ def test_free_memory_is_what_is_available_and_not_all_there_is(tmp_path, monkeyp
     assert machine.free_memory(CPU) == TOTAL
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_kernels_are_measured_unless_they_are_to_be_deterministic(monkeypatch, deterministic):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", deterministic)
+    before = torch.backends.cudnn.benchmark
+    with machine.fastest_kernels():
+        assert torch.backends.cudnn.benchmark is not deterministic
+    assert torch.backends.cudnn.benchmark is before
+
+
 def test_etas_are_held_against_the_free_memory(tmp_path, monkeypatch):
     told = tmp_path / "meminfo"
     monkeypatch.setattr(machine, "MEMINFO", told)
