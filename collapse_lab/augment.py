@@ -72,7 +72,7 @@ def _made(images: Tensor, drawn: Parameters, size: tuple[int, int], crop: Callab
     """Views, a piece of the batch after the other, from what ``crop`` makes of a piece's images."""
     made = images.new_empty((len(images), images.shape[1], *size), dtype=torch.float32)
     piece_size = _CPU_PIECE if images.device.type == "cpu" else _GPU_PIECE
-    count = max(1, piece_size // max(images[:1].numel(), made[:1].numel()))
+    count = max(1, piece_size // max(1, images[:1].numel(), made[:1].numel()))
     steps = list(_steps(drawn, images.shape[1]))
     with torch.autocast(images.device.type, enabled=False):
         for start in range(0, len(images), count):

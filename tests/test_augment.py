@@ -246,6 +246,10 @@ def test_views_are_made_by_number(images):
     assert_close(make(images, config, views=(1, 0)).flip(0), both, rtol=0, atol=1e-6)
 
 
+def test_of_no_images_there_are_no_views(images):
+    assert make(images[:0], preset("cifar")).shape == (2, 0, 3, 40, 52)
+
+
 def test_the_same_call_gives_the_same_bits(images):
     assert torch.equal(make(images, preset("imagenet", size=32)), make(images, preset("imagenet", size=32)))
 
