@@ -15,7 +15,7 @@ from collapse_lab import trainer
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
 from collapse_lab.monitors import Alarm, Reading
-from collapse_lab.run_records import train_readings
+from collapse_lab.run_records import final_values, train_readings
 from collapse_lab.runs import Run
 from collapse_lab.snapshots import sealed
 
@@ -123,12 +123,17 @@ def of_another_seed(content: bytes) -> bytes:
     return sealed({**torch.load(io.BytesIO(content), weights_only=True), "config": {"train": {"seed": 1}}})
 
 
+def of_a_strange_place(content: bytes) -> bytes:
+    return sealed({**torch.load(io.BytesIO(content), weights_only=True), "rows": -1})
+
+
 DAMAGE = {
     truncated: "no checksum at its end",
     changed: "its checksum does not fit",
     emptied: "no checksum at its end",
     of_another_program: "holds no 'config'",
     of_another_seed: "belongs to another run",
+    of_a_strange_place: "its 'rows' is -1: another program or version wrote it",
 }
 
 
@@ -143,6 +148,16 @@ def test_a_checkpoint_that_cannot_be_used_is_named_and_the_one_before_is(undistu
     assert line.startswith(f"checkpoint '{path}' is refused: ")
     assert DAMAGE[damage] in line
     assert line.endswith("; going on from checkpoint-previous.pt at step 5")
+    assert same(tmp_path, undisturbed)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_as_such(undisturbed, tmp_path, caplog):
+    interrupted(tmp_path, 7)
+    path = tmp_path / "checkpoint.pt"
+    path.unlink()
+    path.mkdir()
+    trained(tiny(), tmp_path)
+    assert caplog.messages[0].startswith(f"checkpoint '{path}' is refused: it cannot be read: Is a directory; going on")
     assert same(tmp_path, undisturbed)
 
 
@@ -196,6 +211,19 @@ def test_a_table_that_was_cut_behind_the_runs_back_is_no_basis(tmp_path):
     interrupted(tmp_path, 7)
     (tmp_path / "metrics.csv").write_text("step,epoch,source,layer,metric,index,value\n")
     with pytest.raises(InputError, match=r"it follows [\d,]+ bytes of '.*metrics.csv', which has only 43"):
+        trained(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe" * 40_000, b"a,b\n1,2\n" * 9_000])
+def test_a_damaged_table_is_refused_by_name(tmp_path, content):
+    interrupted(tmp_path, 7)
+    (tmp_path / "metrics.csv").write_bytes(content)
+    for read in (final_values, train_readings):
+        with pytest.raises(
+            InputError, match=r"table '.*metrics.csv' (is damaged|has columns a,b; expected step,epoch)"
+        ):
+            read(tmp_path)
+    with pytest.raises(InputError, match="metrics.csv"):
         trained(tiny(), tmp_path)
 
 
@@ -326,7 +354,7 @@ def test_the_alarm_hears_the_values_of_the_table(tmp_path):
 
 def test_overwrite_removes_all_that_a_run_leaves(tmp_path):
     interrupted(tmp_path, 7)
-    for name in ("checkpoint-refused.pt", "checkpoint.pt.partial", "traceback.txt"):
+    for name in ("checkpoint-refused.pt", "checkpoint.pt.partial", "traceback.txt", "traceback-rank1.txt"):
         (tmp_path / name).touch()
     with Run(tmp_path, tiny(train__seed=1), overwrite=True):
         assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "lock"}
