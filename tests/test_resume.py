@@ -5,11 +5,12 @@ import json
 import logging
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import STEPS, Collapsing, same, signalled, tiny, trained, weights
+from tiny import STEPS, Collapsing, load, same, signalled, tiny, trained, weights
 
 from collapse_lab import trainer
 from collapse_lab.errors import InputError
@@ -212,6 +213,18 @@ def test_a_table_that_was_cut_behind_the_runs_back_is_no_basis(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,epoch,source,layer,metric,index,value\n")
     with pytest.raises(InputError, match=r"it follows [\d,]+ bytes of '.*metrics.csv', which has only 43"):
         trained(tiny(), tmp_path)
+
+
+def test_other_images_under_the_same_name_do_not_go_on_with_this_run(tmp_path, monkeypatch):
+    interrupted(tmp_path, 7)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    images = load(tiny().data)
+    train = images.train.clone()
+    train[3, 0, 2, 2] ^= 1
+    monkeypatch.setattr("tiny.load", lambda config: replace(images, train=train))
+    with pytest.raises(InputError, match="was begun on other images than 'digits.*' now has: bring them back"):
+        trained(tiny(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe" * 40_000, b"a,b\n1,2\n" * 9_000])
