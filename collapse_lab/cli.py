@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -303,6 +304,10 @@ commands.add_command(toy)
 
 def _engine(out: Path, jobs: str | None, asked: tuple[str, ...]) -> Any:
     """What trains the runs: processes of this machine, or a cluster's jobs."""
+    if (count := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(
+            f"torchrun: found {count} processes, each would train all runs; only `train` is one run in several"
+        )
     if jobs is None:
         if asked:
             raise InputError(

@@ -144,7 +144,7 @@ def test_a_dead_process_ends_the_others_at_once_and_the_status_says_so(tmp_path)
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     said = start(tmp_path, 2, "--train.batch=95").communicate(timeout=60)[0]
-    assert "train.batch: found 95, 2 processes, each in 1 parts, cannot share it equally" in said
+    assert "found 95, which 2 processes (torchrun) x 1 parts (train.accumulate) cannot share equally; 94 and 96" in said
 
 
 def test_what_the_first_process_refuses_is_all_that_is_said(tmp_path):
