@@ -55,6 +55,16 @@ def test_every_method_resumes_to_the_byte(tmp_path, name):
     assert same(tmp_path / "one", tmp_path / "other")
 
 
+@pytest.mark.parametrize("step", [3, 8, 13])
+def test_a_run_in_bfloat16_resumes_to_the_byte(tmp_path, step):
+    config = tiny(train__precision="bfloat16", train__accumulate=2, augment__blur=0.5)
+    trained(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(config, tmp_path / "cut", signalled(step))
+    trained(config, tmp_path / "cut")
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_a_run_interrupted_at_every_step_is_the_same_run(undisturbed, tmp_path):
     for step in range(3 * STEPS):
         interrupted(tmp_path, step)
