@@ -7,9 +7,13 @@ cifar-head, two views an image, colour views of the preset cifar:
 
 - collapse_lab: a whole epoch of ``Trainer``: augmentation, step, watch as by default; the evaluations are not counted. The
   spectra at an epoch's end are, so an epoch of few steps makes it look slower than it is;
-- floor: forward, backward and optimizer on random tensors that lie there already: what the mathematics cost;
+- floor: forward, backward and optimizer on random tensors that lie there already: what the mathematics cost; compiled, in
+  bfloat16, in channels_last where ours is;
 - plain recipe: torchvision v2 transforms on PIL images in a DataLoader, SimSiam written plainly, float32;
 - lightly: its SimSiamTransform, heads and loss, in float32; left out where it is not installed.
+
+The last two are as their users would have them, whatever ``--set`` says of ours: contiguous, not compiled, a process of the
+DataLoader for every core.
 
 Contenders take turns, round by round, after one round that is not counted. Two numbers each: views per second of the clock,
 and views per second of processor time (this process and its workers), which on a CPU depends far less on what else the
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -37,6 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
+from collapse_lab.compiled import compile_backbones
 from collapse_lab.config import build
 from collapse_lab.data import Images, statistics
 from collapse_lab.flags import assignments
@@ -83,9 +89,8 @@ def ours(config: Config, images: Images) -> Contender:
 
 def objective_of(config: Config, images: Images) -> Objective:
     """Encoder and predictor of the configuration on its device."""
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     made = build_objective(config, *statistics(images.train), SIZE, len(images.train))
-    return made.to(pick_device(config.train)).to(memory_format=layout).train()
+    return made.to(pick_device(config.train)).train()
 
 
 def sgd(config: Config, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
@@ -107,8 +112,11 @@ def step(encoder: nn.Module, predictor: nn.Module, optimizer: torch.optim.Optimi
 def floor(config: Config, images: Images) -> tuple[Contender, Callable[[], None]]:
     """Steps on random tensors, and one of them alone."""
     made, device = objective_of(config, images), pick_device(config.train)
-    optimizer = sgd(config, [made.encoder, made.predictor])
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    made = made.to(memory_format=layout)
+    if config.train.compile:
+        compile_backbones(made)
+    optimizer = sgd(config, [made.encoder, made.predictor])
     views = [torch.rand(config.train.batch, 3, SIZE, SIZE, device=device).to(memory_format=layout) for _ in range(2)]
 
     def once() -> None:
@@ -250,7 +258,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--steps", type=int, help="of a round [50; 5 of resnet18 on a CPU]")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=4, help="processes of the DataLoaders")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the DataLoaders [one a core]")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of ours and of the floor")
     parser.add_argument("--out", type=Path, default=measure.ROOT / "benchmarks" / "results" / "train_step.json")
     arguments = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TypeAlias
 
@@ -72,9 +73,9 @@ def _made(images: Tensor, drawn: Parameters, size: tuple[int, int], crop: Callab
     """Views, a piece of the batch after the other, from what ``crop`` makes of a piece's images."""
     made = images.new_empty((len(images), images.shape[1], *size), dtype=torch.float32)
     piece_size = _CPU_PIECE if images.device.type == "cpu" else _GPU_PIECE
-    count = max(1, piece_size // max(images[:1].numel(), made[:1].numel()))
+    count = max(1, piece_size // max(1, images[:1].numel(), made[:1].numel()))
     steps = list(_steps(drawn, images.shape[1]))
-    with torch.autocast(images.device.type, enabled=False):
+    with _without_autocast(images.device.type):
         for start in range(0, len(images), count):
             rows = slice(start, start + count)
             piece = crop(rows)
@@ -82,6 +83,11 @@ def _made(images: Tensor, drawn: Parameters, size: tuple[int, int], crop: Callab
                 piece = operation(piece, amount[rows])
             torch.clamp(piece, 0, 1, out=made[rows])
     return made
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    # Whoever leaves such a context empties a cache of all threads, with the casts of a step that another is at.
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _steps(p: Parameters, channels: int) -> Iterator[tuple[Operation, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -169,18 +170,17 @@ def train(method: str, out: Path, name: str | None, overwrite: bool, as_json: bo
 
     ((path, config),) = grid.arms([config], [config.train.seed]).items()
     directory = out / (_one_name(name) or grid.study_name(shared)) / path
-    with (
-        process_group(pick_device(config.train).type == "cuda") as rank,
-        nullcontext() if rank else Display(1) as display,
-    ):
-        listen = display.show if display else lambda news: None
-        state = workers.run_one(config, directory, overwrite=overwrite, listen=listen)
-    if rank:
-        return
-    values = run_records.final_values(directory)
-    cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
-    cells |= {key: f"{value:.4f}" for key, value in values.items()}
-    answer({"run": str(directory), **state, "values": values}, [cells], as_json)
+    # The answer too, as a process that leaves the group ends well whatever comes after.
+    with process_group(pick_device(config.train).type == "cuda") as rank:
+        with nullcontext() if rank else Display(1) as display:
+            listen = display.show if display else lambda news: None
+            state = workers.run_one(config, directory, overwrite=overwrite, listen=listen)
+        if rank:
+            return
+        values = run_records.final_values(directory)
+        cells = {"run": str(directory), "state": state["state"], "verdict": str(state["verdict"])}
+        cells |= {key: f"{value:.4f}" for key, value in values.items()}
+        answer({"run": str(directory), **state, "values": values}, [cells], as_json)
 
 
 @commands.command()
@@ -304,6 +304,10 @@ commands.add_command(toy)
 
 def _engine(out: Path, jobs: str | None, asked: tuple[str, ...]) -> Any:
     """What trains the runs: processes of this machine, or a cluster's jobs."""
+    if (count := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(
+            f"torchrun: found {count} processes, each would train all runs; only `train` is one run in several"
+        )
     if jobs is None:
         if asked:
             raise InputError(

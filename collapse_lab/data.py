@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from sklearn.model_selection import train_test_split
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from collapse_lab.collective import processes, total
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import Pictures, even, one_line, pieces, stretches
+from collapse_lab.image_files import ImageFiles, Pictures, even, one_line, pieces, stretches
 from collapse_lab.settings import DataConfig
 from collapse_lab.sources import SOURCES, Source
 
@@ -47,10 +49,27 @@ class Images:
             return self.train, self.train_labels
         return self.train[index], self.train_labels[index]
 
+    def digest(self) -> str:
+        """SHA-256 of labels and pixels; of images that stay in files, the class folders and names stand for the pixels."""
+        found = hashlib.sha256()
+        for pictures, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
+            found.update(repr(tuple(pictures.shape)).encode())
+            found.update(labels.cpu().numpy().tobytes())
+            found.update(_content(pictures))
+        return found.hexdigest()
+
     def to(self, device: torch.device | str) -> Images:
         """The same images with all four tensors on the device."""
         tensors = ("train", "train_labels", "test", "test_labels")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+
+def _content(pictures: Pictures) -> Any:
+    if isinstance(pictures, Tensor):
+        return pictures.cpu().contiguous().numpy()
+    if isinstance(pictures, ImageFiles):
+        return "\n".join(f"{path.parent.name}/{path.name}" for path in pictures.paths).encode()
+    raise TypeError(f"pictures: found {type(pictures).__name__}, expected a tensor or ImageFiles")
 
 
 def load(config: DataConfig) -> Images:

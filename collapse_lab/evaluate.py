@@ -46,11 +46,8 @@ def evaluate(
     ``FloatingPointError`` where an output is not finite.
     """
     pictures, labels = images.bank
-    bank, queries, answers = (
-        outputs(objective, pictures, size),
-        outputs(objective, images.test, size),
-        images.test_labels,
-    )
+    bank, queries = outputs(objective, pictures, size), outputs(objective, images.test, size)
+    answers = images.test_labels
     if not all(features.isfinite().all() for features in (*bank.values(), *queries.values())):
         raise FloatingPointError("the features were not finite")
     if processes()[0]:

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 
 from collapse_lab.collective import barrier, processes
+from collapse_lab.errors import RunStopped
 
 # How long a process waits for the others, which may be evaluating or gone.
 TIMEOUT = timedelta(minutes=10)
@@ -21,7 +22,8 @@ TIMEOUT = timedelta(minutes=10)
 def process_group(cuda: bool) -> Iterator[int]:
     """Join the processes that ``torchrun`` started, and give this one's rank; alone, without it, give 0.
 
-    NCCL where each has a GPU of its own, gloo on CPUs. A process that loses another fails within ``TIMEOUT``.
+    NCCL where each has a GPU of its own, gloo on CPUs. A process that loses another fails within ``TIMEOUT``, with
+    ``RunStopped``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
@@ -35,6 +37,10 @@ def process_group(cuda: bool) -> Iterator[int]:
         yield processes()[0]
         # All that counts is on the disk by then, and gloo's threads can abort an interpreter that takes itself apart.
         atexit.register(os._exit, 0)
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        raise RunStopped(f"rank {processes()[0]} lost another process, which may have said why it ended") from error
     finally:
         distributed.destroy_process_group()
 

@@ -71,18 +71,16 @@ def update(
     # One context for every pass: weights are cast once in a context, and would not be seen to change.
     mixed = partial(torch.autocast, views.device.type, torch.bfloat16, enabled=half)
     losses = []
-    parts = zip(views.chunk(accumulate, dim=1), index.chunk(accumulate), strict=True)
-    for number, (part, rows) in enumerate(parts):
+    _forget(optimizer)
+    for part, rows in zip(views.chunk(accumulate, dim=1), index.chunk(accumulate), strict=True):
         with mixed():
             z = objective.encode(part)
             t = objective.match(part, z, rows)
         for _ in range(predictor_steps - 1):
-            _forget(optimizer)
             with mixed():
                 loss = objective.compare(z.detach(), t.detach())
             loss.backward()
             _step(optimizer)
-        if number == 0:
             _forget(optimizer)
         with mixed():
             loss = objective.compare(z, t)

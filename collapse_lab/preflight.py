@@ -26,8 +26,15 @@ def require_fitting(config: Config, images: Images) -> None:
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
     if config.train.batch % (processes()[1] * config.train.accumulate):
-        parts = f"{processes()[1]} processes, each in {config.train.accumulate} parts"
-        raise InputError(f"train.batch: found {config.train.batch}, {parts}, cannot share it equally")
+        count = processes()[1] * config.train.accumulate
+        nearest = config.train.batch // count * count
+        raise InputError(
+            f"train.batch: found {config.train.batch}, which {processes()[1]} processes (torchrun) x "
+            f"{config.train.accumulate} parts (train.accumulate) cannot share equally; "
+            f"{f'{nearest} and ' * (nearest > 0)}{nearest + count} they can"
+        )
+    if config.monitor.probe and len(images.train_labels[images.labelled].unique()) < 2:
+        raise InputError("monitor.probe: found true, the training labels are of one class; a linear probe needs two")
     if config.monitor.k > bank:
         raise InputError(f"monitor.k: found {config.monitor.k}, the bank has only {bank} labelled training images")
 

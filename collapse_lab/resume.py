@@ -18,9 +18,9 @@ from collapse_lab.snapshots import unsealed
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"
 REFUSED = "checkpoint-refused.pt"
-# What a checkpoint says of itself: its configuration, the bytes of the table that it follows, and whether every run with
-# more epochs comes by this state too.
-KNOWN = ("config", "rows", "extensible")
+# What a checkpoint says of itself: its configuration, the bytes of the table that it follows, whether every run with
+# more epochs comes by this state too, and where it stands.
+KNOWN = {"config": dict, "rows": int, "extensible": bool, "step": int, "epochs": int}
 LOG = logging.getLogger(__name__)
 
 
@@ -99,8 +99,13 @@ def size(path: Path) -> int:
 
 
 def _known(path: Path, device: torch.device) -> dict[str, Any]:
-    state = unsealed(path.read_bytes(), device)
-    for name in KNOWN:
+    try:
+        state = unsealed(path.read_bytes(), device)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
+    for name, kind in KNOWN.items():
         if name not in state:
             raise ValueError(f"it holds no '{name}': another program or version wrote it")
+        if type(state[name]) is not kind or (kind is int and state[name] < 0):
+            raise ValueError(f"its '{name}' is {state[name]!r:.40}: another program or version wrote it")
     return state

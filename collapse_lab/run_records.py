@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapse_lab import config as configuration
 from collapse_lab.errors import InputError
+from collapse_lab.records import read_metrics
 from collapse_lab.settings import Config
 
 METRICS = "metrics.csv"
@@ -67,7 +68,7 @@ def final_values(directory: Path) -> dict[str, float]:
     path = directory / METRICS
     if not path.exists() or not path.stat().st_size:
         return {}
-    table = pd.read_csv(path, keep_default_na=False, na_values=["nan"])
+    table = read_metrics(path)
     train = table[(table["source"] == "train") & (table["epoch"] == table["epoch"].max())]
     values = {"loss": train[train["metric"] == "loss"]["value"].mean()}
     projector = train[train["layer"] == "projector"]
@@ -83,7 +84,7 @@ def final_values(directory: Path) -> dict[str, float]:
 
 def train_readings(directory: Path) -> list[tuple[int, str, str, int, float]]:
     """(step, layer, metric, index, value) of every train-mode scalar in the order of recording; the loss has layer ""."""
-    table = pd.read_csv(directory / METRICS, keep_default_na=False, na_values=["nan"])
+    table = read_metrics(directory / METRICS)
     train = table[(table["source"] == "train") & (table["metric"] != "spectrum")]
     rows: list[tuple[int, str, str, int, float]] = list(
         train[["step", "layer", "metric", "index", "value"]].itertuples(index=False, name=None)

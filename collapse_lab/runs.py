@@ -88,6 +88,8 @@ class Run:
             for name in FILES:
                 (self.directory / name).unlink(missing_ok=True)
                 (self.directory / f"{name}.partial").unlink(missing_ok=True)
+            for path in self.directory.glob("traceback-rank*.txt"):
+                path.unlink()
         if not (self.directory / "config.json").exists():
             self._write("config.json", configuration.to_json(self.config))
             return
@@ -170,10 +172,9 @@ class Run:
     def write_status(
         self, state: str, step: int, verdict: str | None = None, error: str | None = None, **collapse: Any
     ) -> None:
-        """Replace the status; ``state`` is running, done, failed, stopped or interrupted; only
-        ``failed`` and ``stopped`` are final.
+        """Replace the status; ``state`` is running or interrupted, or one of the final done, failed and stopped.
 
-        ``collapse`` is empty, or ``alarm`` and ``healthy_checkpoint``.
+        ``collapse`` is empty, or ``alarm``, ``first_tap`` and ``healthy_checkpoint``.
         """
         record = {"state": state, "step": step, "verdict": verdict, "error": error, **collapse}
         self._write("status.json", json.dumps(record, indent=2) + "\n")

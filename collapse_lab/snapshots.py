@@ -60,12 +60,12 @@ def unsealed(data: bytes, device: torch.device) -> dict[str, Any]:
     content = data[: -SEAL - len(COMMENT)] + NO_COMMENT
     if hashlib.sha256(content).hexdigest().encode() != seal.removeprefix(MARK):
         raise ValueError("its checksum does not fit: it was changed or damaged")
-    # Bytes with a checksum of somebody else's making can have torch raise nearly anything.
+    # Bytes with a checksum of somebody else's making can have torch raise nearly anything, with the advice to load them
+    # all the same.
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"it holds more than tensors and plain values, or is no torch file ({reason})") from error
+        raise ValueError("it holds more than tensors and plain values, or is no torch file") from error
     if not isinstance(state, dict):
         raise ValueError(f"it holds {type(state).__name__}, not the state of a run")
     return state

@@ -101,7 +101,7 @@ class Trainer:
     def __init__(self, config: Config, run: Run, images: Images, report: Report) -> None:
         self.config, self.run, self.report = config, run, report
         self.device = pick_device(config.train)
-        self.images = images.to(self.device)
+        self.images, self.data = images.to(self.device), images.digest()
         self.steps_per_epoch = len(images.train) // config.train.batch
         self.steps = self.steps_per_epoch * config.train.epochs
         self.view_size = view_size(config.augment, images.train.shape)
@@ -233,7 +233,8 @@ class Trainer:
         index = samples.to(self.device, non_blocking=True)
         views = self.feed.views(samples, epoch)
         if config.train.channels_last:
-            views = torch.stack([view.contiguous(memory_format=torch.channels_last) for view in views])
+            every = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            views = every.unflatten(0, views.shape[:2])
         self.step += 1
         loss = update(
             self.objective,
@@ -286,6 +287,7 @@ class Trainer:
             "step": self.step,
             "epochs": self._epochs,
             "losses": self._pending(),
+            "data": self.data,
         }
         # The rates of the warm-up do not depend on the number of epochs, all later ones do.
         self.run.save_checkpoint(
@@ -299,6 +301,12 @@ class Trainer:
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self._epochs, self._losses = state["step"], state["epochs"], list(state["losses"])
+            began_on = state["data"]
+        if began_on != self.data:
+            raise InputError(
+                f"run directory '{self.run.directory}' was begun on other images than '{self.images.name}' now has: "
+                "bring them back, or choose another --name or pass --overwrite"
+            )
         self.alarm.recall(self.run.directory)
 
 

@@ -109,14 +109,22 @@ def run_one(config: Config, directory: Path, *, overwrite: bool, listen: Listene
         except InputError:
             raise
         except Exception as error:
-            if not processes()[0]:
-                write_whole(directory / "traceback.txt", traceback.format_exc())
-            lost = f"the end of another process, seen by rank {processes()[0]}; start all of them again"
-            reason = lost if lost_another(error) else f"{type(error).__name__}: {error}"
-            raise RunStopped(f"run '{directory}' was stopped by {reason}; its traceback.txt says where") from error
+            raise RunStopped(_why_stopped(directory, error)) from error
         finally:
             listen(News(name, run.status()["state"]))
     return status
+
+
+def _why_stopped(directory: Path, error: Exception) -> str:
+    """Why an error stopped a run; the traceback of what no other process began is kept in its directory."""
+    rank = processes()[0]
+    if lost_another(error):
+        return (
+            f"run '{directory}' was stopped by the end of another process, seen by rank {rank}; start all of them again"
+        )
+    kept = f"traceback-rank{rank}.txt" if rank else "traceback.txt"
+    write_whole(directory / kept, traceback.format_exc())
+    return f"run '{directory}' was stopped by {type(error).__name__}: {error}; its {kept} says where"
 
 
 def _work(config: Config, directory: Path, overwrite: bool, news: Any, stop: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import pytest
@@ -244,6 +245,21 @@ def test_views_are_made_by_number(images):
     both = make(images, config, views=(0, 1))
     assert_close(make(images, config, views=(1,))[0], both[1], rtol=0, atol=1e-6)
     assert_close(make(images, config, views=(1, 0)).flip(0), both, rtol=0, atol=1e-6)
+
+
+def test_views_made_in_a_thread_leave_alone_what_autocast_keeps_for_a_step(images):
+    weight = torch.eye(4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), ThreadPoolExecutor(1) as pool:
+        before = torch.ones(2, 4) @ weight
+        pool.submit(make, images[:2], preset("cifar")).result()
+        after = torch.ones(2, 4) @ weight
+    casts = [product.grad_fn.next_functions[1][0] for product in (before, after)]
+    assert casts[0].name() == "ToCopyBackward0"
+    assert casts[0] is casts[1]
+
+
+def test_of_no_images_there_are_no_views(images):
+    assert make(images[:0], preset("cifar")).shape == (2, 0, 3, 40, 52)
 
 
 def test_the_same_call_gives_the_same_bits(images):

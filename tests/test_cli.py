@@ -243,6 +243,16 @@ def test_an_interrupt_leaves_everything_resumable(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "command", [["compare"], ["study", str(Path(__file__).parents[1] / "experiments" / "head.py"), "--smoke"]]
+)
+def test_what_trains_many_runs_is_not_started_many_times(tmp_path, monkeypatch, refusal, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = refusal(*command, "--out", str(tmp_path / "runs"))
+    assert "torchrun: found 2 processes, each would train all runs" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["compare", "simsam"], "unknown method 'simsam'; the methods are simsiam"),

@@ -5,17 +5,18 @@ import json
 import logging
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import STEPS, Collapsing, same, signalled, tiny, trained, weights
+from tiny import STEPS, Collapsing, load, same, signalled, tiny, trained, weights
 
 from collapse_lab import trainer
 from collapse_lab.errors import InputError
 from collapse_lab.methods import METHODS
 from collapse_lab.monitors import Alarm, Reading
-from collapse_lab.run_records import train_readings
+from collapse_lab.run_records import final_values, train_readings
 from collapse_lab.runs import Run
 from collapse_lab.snapshots import sealed
 
@@ -52,6 +53,16 @@ def test_every_method_resumes_to_the_byte(tmp_path, name):
     interrupted(tmp_path / "other", 2, config)
     trained(config, tmp_path / "other")
     assert same(tmp_path / "one", tmp_path / "other")
+
+
+@pytest.mark.parametrize("step", [3, 8, 13])
+def test_a_run_in_bfloat16_resumes_to_the_byte(tmp_path, step):
+    config = tiny(train__precision="bfloat16", train__accumulate=2, augment__blur=0.5)
+    trained(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(config, tmp_path / "cut", signalled(step))
+    trained(config, tmp_path / "cut")
+    assert same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_run_interrupted_at_every_step_is_the_same_run(undisturbed, tmp_path):
@@ -123,12 +134,17 @@ def of_another_seed(content: bytes) -> bytes:
     return sealed({**torch.load(io.BytesIO(content), weights_only=True), "config": {"train": {"seed": 1}}})
 
 
+def of_a_strange_place(content: bytes) -> bytes:
+    return sealed({**torch.load(io.BytesIO(content), weights_only=True), "rows": -1})
+
+
 DAMAGE = {
     truncated: "no checksum at its end",
     changed: "its checksum does not fit",
     emptied: "no checksum at its end",
     of_another_program: "holds no 'config'",
     of_another_seed: "belongs to another run",
+    of_a_strange_place: "its 'rows' is -1: another program or version wrote it",
 }
 
 
@@ -143,6 +159,16 @@ def test_a_checkpoint_that_cannot_be_used_is_named_and_the_one_before_is(undistu
     assert line.startswith(f"checkpoint '{path}' is refused: ")
     assert DAMAGE[damage] in line
     assert line.endswith("; going on from checkpoint-previous.pt at step 5")
+    assert same(tmp_path, undisturbed)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_as_such(undisturbed, tmp_path, caplog):
+    interrupted(tmp_path, 7)
+    path = tmp_path / "checkpoint.pt"
+    path.unlink()
+    path.mkdir()
+    trained(tiny(), tmp_path)
+    assert caplog.messages[0].startswith(f"checkpoint '{path}' is refused: it cannot be read: Is a directory; going on")
     assert same(tmp_path, undisturbed)
 
 
@@ -196,6 +222,31 @@ def test_a_table_that_was_cut_behind_the_runs_back_is_no_basis(tmp_path):
     interrupted(tmp_path, 7)
     (tmp_path / "metrics.csv").write_text("step,epoch,source,layer,metric,index,value\n")
     with pytest.raises(InputError, match=r"it follows [\d,]+ bytes of '.*metrics.csv', which has only 43"):
+        trained(tiny(), tmp_path)
+
+
+def test_other_images_under_the_same_name_do_not_go_on_with_this_run(tmp_path, monkeypatch):
+    interrupted(tmp_path, 7)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    images = load(tiny().data)
+    train = images.train.clone()
+    train[3, 0, 2, 2] ^= 1
+    monkeypatch.setattr("tiny.load", lambda config: replace(images, train=train))
+    with pytest.raises(InputError, match="was begun on other images than 'digits.*' now has: bring them back"):
+        trained(tiny(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe" * 40_000, b"a,b\n1,2\n" * 9_000])
+def test_a_damaged_table_is_refused_by_name(tmp_path, content):
+    interrupted(tmp_path, 7)
+    (tmp_path / "metrics.csv").write_bytes(content)
+    for read in (final_values, train_readings):
+        with pytest.raises(
+            InputError, match=r"table '.*metrics.csv' (is damaged|has columns a,b; expected step,epoch)"
+        ):
+            read(tmp_path)
+    with pytest.raises(InputError, match="metrics.csv"):
         trained(tiny(), tmp_path)
 
 
@@ -326,7 +377,7 @@ def test_the_alarm_hears_the_values_of_the_table(tmp_path):
 
 def test_overwrite_removes_all_that_a_run_leaves(tmp_path):
     interrupted(tmp_path, 7)
-    for name in ("checkpoint-refused.pt", "checkpoint.pt.partial", "traceback.txt"):
+    for name in ("checkpoint-refused.pt", "checkpoint.pt.partial", "traceback.txt", "traceback-rank1.txt"):
         (tmp_path / name).touch()
     with Run(tmp_path, tiny(train__seed=1), overwrite=True):
         assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "lock"}

@@ -27,6 +27,7 @@ from collapse_lab.settings import Config, DataConfig
 from collapse_lab.trainer import Trainer
 from collapse_lab.view_parameters import parameters
 from collapse_lab.workers import News
+from tests.tiny import load as loaded
 from tests.tiny import same, signalled, tiny, trained
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -204,7 +205,11 @@ def test_a_file_that_vanishes_in_mid_run_is_named_and_the_run_goes_on_when_it_is
     with Run(tmp_path / "cut", config) as run:
         assert run.status()["state"] == "interrupted"
         assert "004.png" in run.status()["error"]
+    loaded.cache_clear()
+    with pytest.raises(InputError, match="was begun on other images than 'images.*' now has: bring them back"):
+        trained(config, tmp_path / "cut")
     file.write_bytes(kept)
+    loaded.cache_clear()
     assert trained(config, tmp_path / "cut")["state"] == "done"
     trained(config, tmp_path / "whole")
     assert same(tmp_path / "whole", tmp_path / "cut")

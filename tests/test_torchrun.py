@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +20,21 @@ from collapse_lab import snapshots
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--data.train_images=480", "--data.test_images=110", "--train.batch=96", "--monitor.evaluate_every=1")
+PROGRAM = ("-m", "collapse_lab")
 # 20 steps: float32 sums in another order, through BatchNorm and momentum.
 WEIGHTS, VALUES = 2e-3, 5e-3
 
 
-def start(out: Path, processes: int, *extra: str) -> subprocess.Popen[str]:
+def start(
+    out: Path, processes: int, *extra: str, program: Sequence[str] = PROGRAM, **streams: Any
+) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "collapse_lab", "train", "simsiam", *SMALL, *extra]
+    command = [sys.executable, *launcher, *program, "train", "simsiam", *SMALL, *extra]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     where = ["--out", str(out), "--name", "study"]
-    return subprocess.Popen(
-        [*command, *where], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams}
+    return subprocess.Popen([*command, *where], env=variables, text=True, **said)
 
 
 def finished(process: subprocess.Popen[str]) -> str:
@@ -141,4 +145,38 @@ def test_a_dead_process_ends_the_others_at_once_and_the_status_says_so(tmp_path)
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     said = start(tmp_path, 2, "--train.batch=95").communicate(timeout=60)[0]
-    assert "train.batch: found 95, 2 processes, each in 1 parts, cannot share it equally" in said
+    assert "found 95, which 2 processes (torchrun) x 1 parts (train.accumulate) cannot share equally; 94 and 96" in said
+
+
+def test_what_the_first_process_refuses_is_all_that_is_said(tmp_path):
+    missing = tmp_path / "missing"
+    said = start(tmp_path, 2, "--data.name=cifar10", f"--data.root={missing}").communicate(timeout=60)[0]
+    assert f"collapse-lab: data.root: folder '{missing}' does not exist" in said
+    assert "collapse_lab/workers.py" not in said, said
+
+
+def test_an_answer_that_cannot_be_given_is_no_success(alone):
+    with Path("/dev/full").open("w") as full:
+        process = start(alone, 2, "--train.epochs=4", stdout=full, stderr=subprocess.DEVNULL)
+        assert process.wait(timeout=60) != 0
+
+
+def test_an_error_in_one_process_is_kept_as_its_own(tmp_path):
+    """A program around the package's own in which the second process fails in step 7."""
+    program = tmp_path / "failing.py"
+    program.write_text(
+        "import os\n"
+        "from collapse_lab import cli, trainer\n"
+        "step = trainer.Trainer._train_step\n"
+        "def failing(self, *arguments):\n"
+        "    if self.step == 6 and os.environ['RANK'] == '1':\n"
+        "        raise TypeError('out of reach')\n"
+        "    step(self, *arguments)\n"
+        "trainer.Trainer._train_step = failing\n"
+        "cli.main()\n"
+    )
+    said = start(tmp_path, 2, "--train.epochs=4", program=[str(program)]).communicate(timeout=60)[0]
+    run = tmp_path / "study/simsiam/seed0"
+    assert f"run '{run}' was stopped by TypeError: out of reach; its traceback-rank1.txt says where" in said
+    assert "in failing" in (run / "traceback-rank1.txt").read_text()
+    assert not (run / "traceback.txt").exists()

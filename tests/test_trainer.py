@@ -291,6 +291,13 @@ def test_batch_and_k_must_fit_the_data(digits):
         check(short(monitor__k=400), digits)
 
 
+def test_a_linear_probe_needs_two_classes(digits):
+    alike = replace(digits, train_labels=torch.zeros_like(digits.train_labels))
+    with pytest.raises(InputError, match="monitor.probe: found true, the training labels are of one class"):
+        check(short(), alike)
+    check(short(monitor__probe=False), alike)
+
+
 def test_a_gpu_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         assert pick_device(short(train__device="cuda").train).type == "cuda"
