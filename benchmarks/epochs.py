@@ -3,8 +3,8 @@
     python benchmarks/epochs.py --images cifar10.npz [--epochs 20] [--set train.compile=true]
 
 The run as a user would start it, on all training images, in bfloat16 and channels_last where there is a GPU; readings by the
-watch are part of it, kNN is not: it comes at both ends and its time is not counted. The first epoch is left out, in which
-memory is allocated and kernels are chosen.
+watch are part of it; kNN, which comes at both ends, and the checkpoints are not. The first epoch is left out, in which memory
+is allocated and kernels are chosen.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     later = seconds[1:]
     views = config.views * config.train.batch * trainer.steps_per_epoch
     report = {
-        "what": "training of the preset cifar10-800, kNN apart",
+        "what": "training of the preset cifar10-800, kNN and checkpoints apart",
         "images": found.name,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "epoch_seconds": measure.summary(later),

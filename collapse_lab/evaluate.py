@@ -46,7 +46,10 @@ def evaluate(
     ``FloatingPointError`` where an output is not finite.
     """
     pictures, labels = images.bank
-    bank, queries = outputs(objective, pictures, size), outputs(objective, images.test, size)
+    bank, queries = (
+        outputs(objective, pictures, size, predicted=False),
+        outputs(objective, images.test, size),
+    )
     answers = images.test_labels
     if not all(features.isfinite().all() for features in (*bank.values(), *queries.values())):
         raise FloatingPointError("the features were not finite")
@@ -100,19 +103,23 @@ def pixel_baselines(images: Images, protocol: MonitorConfig) -> dict[str, float 
 
 
 @torch.no_grad()
-def outputs(objective: Objective, images: Pictures, size: tuple[int, int]) -> dict[str, Tensor]:
+def outputs(
+    objective: Objective, images: Pictures, size: tuple[int, int], *, predicted: bool = True
+) -> dict[str, Tensor]:
     """Eval-mode features (N, width) at backbone, projector and predictor of uint8 images (N, C, H, W), float32.
 
-    Of several processes each makes its share, and all get all of them.
+    ``predicted``: with those of the predictor. Of several processes each makes its share, and all get all of them.
     """
     was_training = objective.training
     objective.eval()
-    parts: dict[str, list[Tensor]] = {"backbone": [], "projector": [], "predictor": []}
+    layers = ["backbone", "projector", *(["predictor"] if predicted else [])]
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     rank, count = processes()
     for chunk in stretches(images, pieces(even(len(images), count)[rank], BATCH)):
         features = objective.encoder.backbone(clean(chunk, size))
         z = objective.encoder.projector(features)
-        for layer, output in zip(parts, (features, z, objective.predictor(z)), strict=True):
+        made = [features, z, *([objective.predictor(z)] if predicted else [])]
+        for layer, output in zip(parts, made, strict=True):
             parts[layer].append(output.float())
     objective.train(was_training)
     return {layer: uneven_rows(torch.cat(found), len(images)) for layer, found in parts.items()}

@@ -38,7 +38,7 @@ def fastest_kernels() -> Iterator[None]:
     """Let cuDNN measure which of its kernels are the fastest for each shape, unless they are to be deterministic."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
-    cudnn.benchmark = before or not cudnn.deterministic
+    cudnn.benchmark = before or not (cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
     try:
         yield
     finally:

@@ -189,7 +189,7 @@ class Memory(Target):
             new = _scaled(torch.where(seen, eta.lerp(mean, 1 - self.momentum), mean), self.normalised)
             everywhere = all_rows(index)
             self.eta[everywhere] = all_rows(new).to(self.eta.dtype)
-            self.seen[everywhere] = True
+            self.seen.index_fill_(0, everywhere, True)
         return t
 
 

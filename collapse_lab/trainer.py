@@ -202,8 +202,9 @@ class Trainer:
                             self.step, self.steps, rate, loss, _std_ratio(readings), alert, (waited or 0.0) / seconds
                         )
                     )
-                # Several processes stop at the same step, so they ask each other, where they wait for one another anyway.
-                stop = any_of(self.interrupts.noted, self.device) if readings or count == 1 else False
+                # Several processes stop at the same step, so they ask each other; on a GPU only where they wait for it anyway.
+                asked = readings or self.device.type == "cpu"
+                stop = any_of(self.interrupts.noted, self.device) if asked or count == 1 else False
                 if last or stop:
                     self.run.append_timing(epoch, seconds, rate, waited)
                 if stop:
