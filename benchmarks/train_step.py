@@ -5,8 +5,8 @@
 Four contenders train SimSiam on the same uint8 images of 32 x 32 with the same backbone and the heads of the preset
 cifar-head, two views an image, colour views of the preset cifar:
 
-- collapse_lab: a whole epoch of ``Trainer``: augmentation, step, watch as by default; the evaluations are not counted. The
-  spectra at an epoch's end are, so an epoch of few steps makes it look slower than it is;
+- collapse_lab: a whole epoch of ``Trainer``: augmentation (on a CPU in a thread of its own), step, watch as by default; the
+  evaluations are not counted. The spectra at an epoch's end are, so an epoch of few steps makes it look slower than it is;
 - floor: forward, backward and optimizer on random tensors that lie there already: what the mathematics cost; compiled, in
   bfloat16, in channels_last where ours is;
 - plain recipe: torchvision v2 transforms on PIL images in a DataLoader, SimSiam written plainly, float32;
@@ -280,7 +280,9 @@ def main() -> None:
     report = {
         "what": "views per second of SimSiam's training step, 32 x 32, two views an image",
         "images": named,
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu, one thread; workers of the DataLoaders beside it",
+        "device": torch.cuda.get_device_name()
+        if on_gpu
+        else "cpu, one thread; our views and the DataLoaders beside it",
         "cases": cases,
         "not_installed": [] if find_spec("lightly") else ["lightly"],
         "machine": measure.machine(),
