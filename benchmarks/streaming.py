@@ -32,10 +32,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from collapse_lab import data, image_files
+from collapse_lab import data, decoding
 from collapse_lab.config import build
+from collapse_lab.decoding import cut
 from collapse_lab.flags import assignments
-from collapse_lab.image_files import ImageFiles, cut
+from collapse_lab.image_files import ImageFiles
 from collapse_lab.machine import cores, threads
 from collapse_lab.networks import encoder, predictor
 from collapse_lab.presets import AUGMENT, HEADS
@@ -91,11 +92,11 @@ def crops(files: ImageFiles, boxes: Tensor) -> None:
 
 def by_pil(work: Callable[[], Any]) -> None:
     """The same without torchvision's decoder."""
-    before, image_files.decode_jpeg = image_files.decode_jpeg, None
+    before, decoding.decode_jpeg = decoding.decode_jpeg, None
     try:
         work()
     finally:
-        image_files.decode_jpeg = before
+        decoding.decode_jpeg = before
 
 
 def rates(root: Path, count: int) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from collapse_lab.collective import processes, total
+from collapse_lab.decoding import one_line
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import ImageFiles, Pictures, even, one_line, pieces, stretches
+from collapse_lab.image_files import ImageFiles, Pictures, even, pieces, stretches
 from collapse_lab.settings import DataConfig
 from collapse_lab.sources import SOURCES, Source
 

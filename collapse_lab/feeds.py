@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from collapse_lab import augment
-from collapse_lab.image_files import ImageFiles, Pictures, cut
+from collapse_lab.decoding import cut
+from collapse_lab.image_files import ImageFiles, Pictures
 from collapse_lab.machine import cores
 from collapse_lab.settings import Config
 from collapse_lab.view_parameters import parameters

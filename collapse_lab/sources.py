@@ -16,8 +16,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, FashionMNIST, ImageFolder
 
+from collapse_lab.decoding import UNREADABLE, one_line
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import UNREADABLE, ImageFiles, Pictures, one_line
+from collapse_lab.image_files import ImageFiles, Pictures
 from collapse_lab.machine import free_memory
 from collapse_lab.settings import DataConfig
 

@@ -21,7 +21,7 @@ CORE = [
         "interrupts",
         "lifetime",
     ],
-    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch", "style"],
+    ["geometry.spectra", "geometry.predictor", "directpred", "batchnorm", "snapshots", "launch", "style", "decoding"],
     ["geometry.pairs"],
     ["geometry"],
     ["monitors.gathered", "monitors.alarm", "monitors.bounds"],

@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from collapse_lab import augment, data, display, feeds, image_files, trainer
+from collapse_lab import augment, data, decoding, display, feeds, trainer
 from collapse_lab.config import build
 from collapse_lab.data import load
+from collapse_lab.decoding import cut, fitted, pixels
 from collapse_lab.errors import InputError
-from collapse_lab.image_files import ImageFiles, cut, fitted, pixels
+from collapse_lab.image_files import ImageFiles
 from collapse_lab.presets import AUGMENT
 from collapse_lab.runs import Run
 from collapse_lab.settings import Config, DataConfig
@@ -312,13 +313,13 @@ JPEGS = {
 
 @pytest.mark.parametrize("name", JPEGS)
 def test_torchvision_and_pil_decode_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    if image_files.decode_jpeg is None:
+    if decoding.decode_jpeg is None:
         pytest.skip("this torchvision does not decode")
     mode, options = JPEGS[name]
     file = tmp_path / "1.jpg"
     picture("RGB").resize((101, 77)).convert(mode).save(file, **options)
     fast = pixels(file)
-    monkeypatch.setattr(image_files, "decode_jpeg", None)
+    monkeypatch.setattr(decoding, "decode_jpeg", None)
     assert torch.equal(fast, pixels(file))
 
 
