@@ -74,9 +74,15 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the code, with ``-dirty`` where files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit of the code, with ``-dirty`` where files other than results differ from it."""
+
+    def told(*command: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    changed = told("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return told("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def versions(*packages: str) -> dict[str, str]:

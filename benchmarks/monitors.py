@@ -120,8 +120,11 @@ def memory(count: int = 512) -> Measured:
             gathered = recorder.take()
             assert gathered
             clouds = [gathered.moments, *([gathered.raw] if gathered.raw else [])]
-            tensors = [tensor for cloud in clouds for tensor in (cloud.total, cloud.second)] + [*(gathered.rows or ())]
-            held.setdefault(name, {})[f"d = {dimension}"] = sum(t.untyped_storage().nbytes() for t in tensors)
+            tensors = [tensor for cloud in clouds for tensor in (cloud.total, cloud.second, cloud.rows)]
+            tensors += gathered.rows or ()
+            held.setdefault(name, {})[f"d = {dimension}"] = sum(
+                tensor.untyped_storage().nbytes() for tensor in tensors if tensor is not None
+            )
     return {"what": f"bytes a tap holds after two calls of {count} rows", "bytes": held}
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import functional
 
+from collapse_lab.errors import InputError
+
 try:
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 except ImportError:  # torchvision 0.29 says that a later one has no decoders; PIL does the same, see ``pixels``
     decode_jpeg = None
-
-from collapse_lab.errors import InputError
 
 Result = TypeVar("Result")
 
