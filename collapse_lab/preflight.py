@@ -33,6 +33,11 @@ def require_fitting(config: Config, images: Images) -> None:
             f"{config.train.accumulate} parts (train.accumulate) cannot share equally; "
             f"{f'{nearest} and ' * (nearest > 0)}{nearest + count} they can"
         )
+    if min(len(images.test), bank) < processes()[1]:
+        raise InputError(
+            f"data: found {len(images.test)} test images and {bank} labelled training images, must be at least one for each "
+            f"of the {processes()[1]} processes (torchrun)"
+        )
     if config.monitor.probe and len(images.train_labels[images.labelled].unique()) < 2:
         raise InputError("monitor.probe: found true, the training labels are of one class; a linear probe needs two")
     if config.monitor.k > bank:

@@ -4,11 +4,12 @@ import os
 
 import pytest
 import torch
+from tiny import tiny
 
-from collapse_lab import machine
+from collapse_lab import data, machine, preflight
 from collapse_lab.errors import InputError
 from collapse_lab.flags import configured
-from collapse_lab.preflight import require_memory
+from collapse_lab.preflight import require_fitting, require_memory
 
 CPU = torch.device("cpu")
 TOTAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -57,3 +58,15 @@ def test_etas_are_held_against_the_free_memory(tmp_path, monkeypatch):
         InputError, match=r"etas of 1000 images take 0.000512 GB, and there are 0.000511 GB free; choose"
     ):
         require_memory(config, 1000)
+
+
+def test_every_process_has_a_test_image(monkeypatch):
+    config = tiny(data__test_images=20, train__batch=24)
+    images = data.load(config.data)
+    monkeypatch.setattr(preflight, "processes", lambda: (0, 12))
+    require_fitting(config, images)
+    monkeypatch.setattr(preflight, "processes", lambda: (0, 24))
+    with pytest.raises(
+        InputError, match="found 20 test images and 80 labelled training images, must be at least one for"
+    ):
+        require_fitting(config, images)
