@@ -10,7 +10,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Three processes where two are tested, and every arm of a study: minutes more.
+# Three processes where two are tested, what several refuse, every arm of a study: minutes more.
 test-long: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 

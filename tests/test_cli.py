@@ -118,9 +118,9 @@ def test_overwrite_destroys_nothing_while_a_run_is_in_use(study, refusal):
     assert (study / "simsiam" / "seed0" / "metrics.csv").read_bytes() == before
 
 
-def test_a_diverged_seed_is_a_result_not_a_crash(tmp_path):
+def test_a_diverged_seed_is_a_result_not_a_crash(tmp_path, here):
     flags = ["--objective.loss", "mse", "--train.base_lr", "1e9", "--seeds", "1", "--out", tmp_path, "--json"]
-    summary = json.loads(command("compare", "simsiam", *FAST, *flags).stdout)
+    summary = json.loads(here("compare", "simsiam", *FAST, *flags)[0])
     arm = summary["arms"]["simsiam"]
     assert (arm["seeds"], arm["failed"], arm["verdicts"]) == ([], [0], ["diverged"])
     assert arm["loss"] == {"mean": None, "std": None, "values": []}
@@ -163,7 +163,7 @@ def test_methods_are_printed():
     assert "fixed-predictor" in command("methods").stdout
 
 
-@pytest.mark.parametrize("delay", [1.5, 4.5])
+@pytest.mark.parametrize("delay", [1.5, pytest.param(4.5, marks=pytest.mark.long)])
 def test_an_interrupt_while_everything_starts_is_answered_with_one_line(tmp_path, delay):
     running = subprocess.Popen(
         [sys.executable, "-m", "collapse_lab", "compare", "--seeds", "1", "--out", str(tmp_path)],

@@ -143,6 +143,7 @@ def test_a_dead_process_ends_the_others_at_once_and_the_status_says_so(tmp_path)
     assert found["error"] in (None, "another process ended or hangs, seen by rank 0")
 
 
+@pytest.mark.long
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     said = start(tmp_path, 2, "--train.batch=95").communicate(timeout=60)[0]
     assert "found 95, which 2 processes (torchrun) x 1 parts (train.accumulate) cannot share equally; 94 and 96" in said
@@ -155,6 +156,7 @@ def test_what_the_first_process_refuses_is_all_that_is_said(tmp_path):
     assert "collapse_lab/workers.py" not in said, said
 
 
+@pytest.mark.long
 def test_an_answer_that_cannot_be_given_is_no_success(alone):
     with Path("/dev/full").open("w") as full:
         process = start(alone, 2, "--train.epochs=4", stdout=full, stderr=subprocess.DEVNULL)
