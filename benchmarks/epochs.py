@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
 import measure
@@ -48,8 +47,7 @@ def main() -> None:
         fastest_kernels(),
     ):
         trainer = Trainer(config, run, found, lambda progress: None)
-        with closing(trainer.feed):
-            trainer.run_epochs()
+        trainer.run_epochs()
         seconds = pd.read_csv(run.directory / "timing.csv")["seconds"].tolist()
     later = seconds[1:]
     views = config.views * config.train.batch * trainer.steps_per_epoch

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -147,8 +146,7 @@ def run(root: Path, *settings: Settings) -> dict[str, Any]:
         with threads(config.train.threads):
             trainer = Timed(config, directory, images, lambda progress: None)
             times["built"] = time.perf_counter()
-            with closing(trainer.feed):
-                trainer.run_epochs()
+            trainer.run_epochs()
         timing = pd.read_csv(directory.directory / "timing.csv")
     times |= trainer.times
     headers = times["measured"] - times["listed"]

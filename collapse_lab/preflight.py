@@ -25,18 +25,19 @@ def require_fitting(config: Config, images: Images) -> None:
     count, bank = len(images.train), len(images.labelled)
     if config.train.batch > count:
         raise InputError(f"train.batch: found {config.train.batch}, the training images are only {count}")
-    if config.train.batch % (processes()[1] * config.train.accumulate):
-        count = processes()[1] * config.train.accumulate
-        nearest = config.train.batch // count * count
+    world = processes()[1]
+    parts = world * config.train.accumulate
+    if config.train.batch % parts:
+        nearest = config.train.batch // parts * parts
         raise InputError(
-            f"train.batch: found {config.train.batch}, which {processes()[1]} processes (torchrun) x "
+            f"train.batch: found {config.train.batch}, which {world} processes (torchrun) x "
             f"{config.train.accumulate} parts (train.accumulate) cannot share equally; "
-            f"{f'{nearest} and ' * (nearest > 0)}{nearest + count} they can"
+            f"{f'{nearest} and ' * (nearest > 0)}{nearest + parts} they can"
         )
-    if min(len(images.test), bank) < processes()[1]:
+    if min(len(images.test), bank) < world:
         raise InputError(
             f"data: found {len(images.test)} test images and {bank} labelled training images, must be at least one for each "
-            f"of the {processes()[1]} processes (torchrun)"
+            f"of the {world} processes (torchrun)"
         )
     if config.monitor.probe and len(images.train_labels[images.labelled].unique()) < 2:
         raise InputError("monitor.probe: found true, the training labels are of one class; a linear probe needs two")

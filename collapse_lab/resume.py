@@ -63,9 +63,9 @@ def usable(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
 
 def extensible(directory: Path) -> bool:
     """Whether all that lies in a run's directory would lie there too if the run were to have more epochs."""
-    paths = [directory / name for name in (CHECKPOINT, PREVIOUS) if (directory / name).exists()]
+    newest = next((directory / name for name in (CHECKPOINT, PREVIOUS) if (directory / name).exists()), None)
     try:
-        return all(_known(path, torch.device("cpu"))["extensible"] for path in paths[:1])
+        return newest is None or _known(newest, torch.device("cpu"))["extensible"]
     except ValueError:
         return False
 

@@ -1,4 +1,4 @@
-"""One training loop for every method: keyed views, SGD with a cosine schedule, a watch, evaluations, one checkpoint."""
+"""One training loop for every method: keyed views, an update, a watch, evaluations, checkpoints."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class Trainer:
                     )
                 # Several processes stop at the same step, so they ask each other; on a GPU only where they wait for it anyway.
                 asked = readings or self.device.type == "cpu"
-                stop = any_of(self.interrupts.noted, self.device) if asked or count == 1 else False
+                stop = any_of(self.interrupts.noted) if asked or count == 1 else False
                 if last or stop:
                     self.run.append_timing(epoch, seconds, rate, waited)
                 if stop:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,16 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 PROTOTYPE = "ignore:Synchronization debug mode is a prototype:UserWarning"
 
 
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    """Whatever waits for the device raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_sgd_is_one_kernel(tmp_path: Path) -> None:
     config = tiny(train__device="cuda")
     with Run(tmp_path / "run", config) as run:
@@ -42,11 +54,8 @@ def test_a_step_does_not_wait_for_the_device(tmp_path: Path, precision: str) -> 
         made = Trainer(config, run, load(config.data), lambda progress: None)
         made.objective.train()
         made._train_step(torch.arange(16), 1)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with nothing_waits():
             made._train_step(torch.arange(16, 32), 1)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def streamed(root: Path, **settings: object) -> Config:
@@ -71,11 +80,8 @@ def test_a_streamed_step_does_not_wait_for_the_device(tmp_path: Path) -> None:
         made.objective.train()
         made.feed.expect(torch.arange(24).split(8), 1)
         made._train_step(torch.arange(8), 1)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with nothing_waits():
             made._train_step(torch.arange(8, 16), 1)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         made.feed.close()
 
 

@@ -339,14 +339,17 @@ def test_a_file_that_became_smaller_is_named(tmp_path: Path) -> None:
         cut(tmp_path / "1.png", torch.tensor([[20, 20, 9, 9]]), torch.empty(1, 3, 4, 4, dtype=torch.uint8))
 
 
+class Counted(type(Path())):
+    """A path that counts how often any of its kind is opened."""
+
+    reads = 0
+
+    def __fspath__(self) -> str:
+        Counted.reads += 1
+        return super().__fspath__()
+
+
 def test_no_more_than_so_many_batches_are_under_way(mixed: Path) -> None:
-    class Counted(type(Path())):
-        reads = 0
-
-        def __fspath__(self) -> str:
-            Counted.reads += 1
-            return super().__fspath__()
-
     files = ImageFiles([Counted(mixed / "train" / "a" / "000.jpg")] * 60, SIZE)
     feed = feeds.feed(files, streamed(mixed), 2)
     Counted.reads = 0
@@ -409,14 +412,8 @@ def test_a_strip_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_who_leaves_early_waits_for_the_files_at_hand_alone(mixed: Path) -> None:
-    class Counted(type(Path())):
-        reads = 0
-
-        def __fspath__(self) -> str:
-            Counted.reads += 1
-            return super().__fspath__()
-
     files = ImageFiles([Counted(mixed / "train" / "a" / "000.jpg")] * 3000, 224)
+    Counted.reads = 0
     coming = files.decoded([slice(0, 1), slice(1, None)])
     assert next(coming).shape == (1, 3, 224, 224)
     coming.close()
